@@ -31,7 +31,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "loop": ("--rounds", "1"),
     "step_times": ("--pairs", "10"),
     "data": ("--rounds", "3"),
+    "epochs": ("--rounds", "2"),
     "checkpoint": ("--rounds", "3"),
+    "evaluation": ("--rounds", "1"),
+    "start": (),
     "recovery": ("--minutes", "4"),
     "stragglers": ("--stopped", "3", "--clean", "3"),
 }

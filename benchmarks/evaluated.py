@@ -32,6 +32,8 @@ from drumbeat.trainers.world import join
 
 FEATURES = 64
 STATUS = Path("/proc/self/status")
+PAGE = 4
+"""The size of a page of memory, in kilobytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ def measured(used: dict[str, Any]) -> Iterator[None]:
     began, cpu, before = time.perf_counter(), time.process_time(), _kilobytes("VmRSS")
     yield
     used |= {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu,
-             "megabytes": (_kilobytes("VmHWM") - before) / 1e3}
+             "megabytes": max(PAGE, _kilobytes("VmHWM") - before) / 1e3}
 
 
 def _kilobytes(name: str) -> int:

@@ -53,9 +53,9 @@ def config_values(work: Work, ranks: int = RANKS) -> dict[str, object]:
 
 
 @contextmanager
-def prepared(work: Work, ranks: int = RANKS) -> Iterator[tuple[RunDir, JobPlan]]:
-    """The folder and the plan of our run of the work, with its environment."""
-    config = build_config([Layer(values=config_values(work, ranks), origin="benchmark")])
+def prepared(values: dict[str, object], ranks: int = RANKS) -> Iterator[tuple[RunDir, JobPlan]]:
+    """The folder and the plan of our run of this config, with its environment."""
+    config = build_config([Layer(values=values, origin="benchmark")])
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / "run")
         plan = plan_job(config, run_dir=run.path, backend="local", machine=Machine(cpus=ranks, gpus=()), site=Site(),
@@ -73,18 +73,23 @@ def start(plan: JobPlan, agents: Agents, attempt: Attempt) -> None:
     agents.start(command[3:], {}, attempt)
 
 
+def train(run: RunDir, plan: JobPlan) -> None:
+    """A whole attempt under torchrun."""
+    attempt = run.claim_attempt()
+    agents = Agents(plan, attempt, 0)
+    start(plan, agents, attempt)
+    while (code := agents.poll(within=1.0)) is None:
+        pass
+    agents.close()
+    if code:
+        raise RuntimeError(attempt.node_log(0).read_text())
+
+
 def ours(name: str) -> tuple[float, float]:
     """Seconds per step of the real worker, according to its curves, and seconds of the whole torchrun."""
-    with prepared(WORKS[name]) as (run, plan):
-        attempt = run.claim_attempt()
+    with prepared(config_values(WORKS[name])) as (run, plan):
         began = time.perf_counter()
-        agents = Agents(plan, attempt, 0)
-        start(plan, agents, attempt)
-        while (code := agents.poll(within=1.0)) is None:
-            pass
-        agents.close()
-        if code:
-            raise RuntimeError(attempt.node_log(0).read_text())
+        train(run, plan)
         whole = time.perf_counter() - began
         events = EventAccumulator(str(run.tensorboard)).Reload()
         readings = [event.value for event in events.Scalars("speed/step_seconds")]

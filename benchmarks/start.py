@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.loop import prepared, start
+from benchmarks.loop import config_values, prepared, start
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
 from drumbeat.configs.run.records import FirstStep
@@ -48,7 +48,7 @@ class Start:
 
 def ours(ranks: int, *tracer: str) -> float:
     """Seconds from the start of a node's fork server to the first step. All its processes run under the `tracer`."""
-    with prepared(replace(WORKS[WORK], samples=256), ranks) as (run, plan):
+    with prepared(config_values(replace(WORKS[WORK], samples=256), ranks), ranks) as (run, plan):
         if tracer:
             program = run.path / "python"
             program.write_text(f'#!/bin/sh\nexec {shlex.join([*tracer, plan.python])} "$@"\n')
@@ -97,7 +97,7 @@ def counted(log: str) -> tuple[int, int]:
 
 
 def row(name: str, unit: str, own: float, other: float) -> Row:
-    return Row(name=name, unit=unit, ours=own, peer=other, peer_name=PEER, ratio=other / own if own else float("inf"))
+    return Row(name=name, unit=unit, ours=own, peer=other, peer_name=PEER, ratio=other / own, wanted=1.0)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.loop import prepared, start
+from benchmarks.loop import config_values, prepared, start
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
 from drumbeat.configs.run.folder import Attempt
@@ -93,7 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     work = next(name for name in WORKS if args.work in name)
     hits, alarms, delays = 0, 0, []
-    with prepared(replace(WORKS[work], steps=10**7)) as (run, plan):  # which do not end by themselves
+    with prepared(config_values(replace(WORKS[work], steps=10**7))) as (run, plan):  # which do not end by themselves
         attempt = run.claim_attempt()
         agents = Agents(plan, attempt, 0)
         for number in range(args.stopped + args.clean):

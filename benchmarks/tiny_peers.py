@@ -1,9 +1,9 @@
 """The peers of `benchmarks.tiny_steps`, and the work that all contestants share: a small network on samples in memory.
 
-    MARKS=FILE python -m benchmarks.tiny_peers PEER [--workers N]
+    MARKS=FILE python -m benchmarks.tiny_peers PEER [--workers N] [--hidden N ...]
 
 PEER is a function of this module. The network counts its forward passes, and so each contestant is measured in the same
-way: after pass number `WARM`, and `STEPS` later, rank 0 writes the CPU seconds of its process, and those of its process
+way: at pass number `WARM`, and `STEPS` later, rank 0 writes the CPU seconds of its process, and those of its process
 and its loader workers, to the file `MARKS`.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from drumbeat.data.memory import Arrays
 
-SAMPLES, FEATURES, HIDDEN, CLASSES, BATCH = 60_000, 784, 64, 10, 32
+SAMPLES, FEATURES, CLASSES, BATCH = 60_000, 784, 10, 32
 WARM, STEPS, ALL = 250, 1_500, 1_800
-"""Forward passes before the measurement, in it, and steps in a run, which is less than an epoch."""
+"""The pass that begins the measurement, the passes in it, and the steps of a run, which is less than an epoch."""
 
 
 def samples(n: int = SAMPLES) -> Arrays:
@@ -39,8 +39,11 @@ def samples(n: int = SAMPLES) -> Arrays:
 class Net(nn.Sequential):
     """float32 [n, 784] -> logits [n, 10]; it writes the marks."""
 
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Dropout(0.25), nn.Linear(HIDDEN, CLASSES))
+    def __init__(self, hidden: Sequence[int] = (64,)) -> None:
+        layers: list[nn.Module] = []
+        for before, after in zip([FEATURES, *hidden], hidden, strict=False):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(0.25)]
+        super().__init__(*layers, nn.Linear(hidden[-1], CLASSES))
         self.passes = 0
         self.counts = int(os.environ.get("RANK", "0")) == 0
 
@@ -74,7 +77,7 @@ def loader(workers: int) -> Any:
     """torch's loader of the same samples, for this rank."""
     data, ranks = samples(), int(os.environ.get("WORLD_SIZE", "1"))
     pairs = TensorDataset(data.inputs, data.targets)
-    order: DistributedSampler[Any] | None = DistributedSampler(pairs) if ranks > 1 else None
+    order: Any = DistributedSampler(pairs) if ranks > 1 else None
     return DataLoader(pairs, batch_size=BATCH // ranks, sampler=order, shuffle=order is None, num_workers=workers)
 
 
@@ -89,16 +92,14 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Any) -> N
         optimizer.zero_grad()
 
 
-def arithmetic(workers: int) -> None:
+def arithmetic(model: nn.Module, workers: int) -> None:
     """One batch again and again: nothing is loaded."""
-    model = Net()
     train(model, adam(model), [next(indexed(samples()))] * ALL)
 
 
-def bare(workers: int) -> None:
-    """The hand-written loop, which indexes tensors without loader workers on one rank."""
+def bare(model: nn.Module, workers: int) -> None:
+    """The hand-written loop. On one rank and without loader workers it indexes tensors."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    model: nn.Module = Net()
     if ranks > 1:
         dist.init_process_group("gloo")
         model = DistributedDataParallel(model)
@@ -107,11 +108,10 @@ def bare(workers: int) -> None:
         dist.destroy_process_group()
 
 
-def fabric(workers: int) -> None:
+def fabric(model: Any, workers: int) -> None:
     """Lightning Fabric, as its documentation shows it."""
     from lightning.fabric import Fabric
     runner = Fabric(accelerator="cpu", devices=1)
-    model = Net()
     model, optimizer = runner.setup(model, adam(model))
     loss_function = nn.CrossEntropyLoss()
     model.train()
@@ -122,11 +122,10 @@ def fabric(workers: int) -> None:
         optimizer.zero_grad()
 
 
-def accelerate(workers: int) -> None:
+def accelerate(model: Any, workers: int) -> None:
     """Accelerate, as its documentation shows it."""
     from accelerate import Accelerator
     runner = Accelerator(cpu=True)
-    model: Any = Net()
     model, optimizer, batches = runner.prepare(model, adam(model), loader(workers))
     loss_function = nn.CrossEntropyLoss()
     model.train()
@@ -137,14 +136,14 @@ def accelerate(workers: int) -> None:
         optimizer.zero_grad()
 
 
-def trainer(workers: int) -> None:
+def trainer(model: nn.Module, workers: int) -> None:
     """Lightning's Trainer, without checkpoints, logger, progress bar and checks before the run."""
     import lightning
 
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net, self.loss = Net(), nn.CrossEntropyLoss()
+            self.net, self.loss = model, nn.CrossEntropyLoss()
 
         def training_step(self, batch: Any, number: int) -> Tensor:
             return self.loss(self.net(batch[0]), batch[1])  # type: ignore[no-any-return]
@@ -152,8 +151,9 @@ def trainer(workers: int) -> None:
         def configure_optimizers(self) -> Any:
             return adam(self)
 
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    lightning.Trainer(accelerator="cpu", devices=1, max_steps=ALL, **quiet).fit(Module(), loader(workers))
+    one = lightning.Trainer(accelerator="cpu", devices=1, max_steps=ALL, logger=False, enable_checkpointing=False,
+                            enable_progress_bar=False, enable_model_summary=False)
+    one.fit(Module(), loader(workers))
 
 
 PEERS = {one.__name__: one for one in (arithmetic, bare, fabric, accelerate, trainer)}
@@ -163,10 +163,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--workers", type=int, default=0, help="loader workers (default: 0)")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[64], help="sizes of the hidden layers")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    PEERS[args.peer](args.workers)
+    PEERS[args.peer](Net(args.hidden), args.workers)
 
 
 if __name__ == "__main__":

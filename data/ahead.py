@@ -19,19 +19,19 @@ class Ahead:
     def __init__(self, indices: Callable[[Integers], Integers], batch_size: int) -> None:
         self.of = indices
         self.batch_size = batch_size
-        self.positions = self.indices = np.empty((0, 0), dtype=np.int64)
-        """[steps, part of a batch]."""
+        self.known: dict[bytes, Integers] = {}
+        """The samples of the next steps, by the bytes of their positions."""
 
     def __call__(self, positions: Integers) -> Integers:
         """The samples at the positions, int64 [n]."""
+        found = self.known.get(positions.tobytes())
+        return self._compute(positions) if found is None else found
+
+    def _compute(self, positions: Integers) -> Integers:
         start, size = int(positions[0]), len(positions)
-        step = (start - int(self.positions[0, 0])) // self.batch_size if self.positions.size else 0
-        if not (0 <= step < len(self.positions) and self.positions[step].tobytes() == positions.tobytes()):
-            if not np.array_equal(positions, np.arange(start, start + size)):
-                return self.of(positions)
-            first = self.batch_size * np.arange(max(1, AT_ONCE // size))
-            self.positions = start + first[:, None] + np.arange(size)
-            self.indices = self.of(self.positions)
-            step = 0
-        found: Integers = self.indices[step].copy()
-        return found
+        if not np.array_equal(positions, np.arange(start, start + size)):
+            return self.of(positions)
+        steps = self.batch_size * np.arange(max(1, AT_ONCE // size))
+        block = start + steps[:, None] + np.arange(size)
+        self.known = {where.tobytes(): which for where, which in zip(block, self.of(block), strict=True)}
+        return self.known[positions.tobytes()]

@@ -21,6 +21,7 @@ from drumbeat.data.mixing import Mixing
 from drumbeat.data.order import Integers, keys, shard
 from drumbeat.data.pixels import as_image
 from drumbeat.data.schedule import Schedule
+from drumbeat.data.small_tensors import send_small_tensors
 from drumbeat.data.structure import collate as default
 from drumbeat.data.structure import describe, is_spatial, mapped, odd_one, pixels_as_tensor, split, stacked, with_sides
 from drumbeat.data.user_code import CollateError, SampleError, name_of, reason, sample_error
@@ -29,7 +30,6 @@ MOST_IN_A_ROW = 100
 """How many samples are tried instead of an unreadable one."""
 BUGS = (NameError, ImportError, NotImplementedError)
 """Errors of the code of a dataset or a transform, and never of a sample. They are not skipped."""
-
 SHOWN = 6
 """How many samples of a batch an error names."""
 Transform = Callable[[Any], Any]
@@ -255,8 +255,9 @@ class ShardedBatchSampler:
         return self.schedule.steps - self.first
 
     def __iter__(self) -> Iterator[range]:
-        for step in range(self.first, self.schedule.steps):
-            yield self.schedule.positions(step)[self.part.start:self.part.stop]
+        start, size = self.schedule.start(self.first), self.schedule.batch_size
+        for before in range(start, start + len(self) * size, size):
+            yield range(before + self.part.start, before + self.part.stop)
 
 
 def chunks(n: int, size: int, *, rank: int, world_size: int) -> list[range]:
@@ -269,14 +270,16 @@ def batches(fetch: BatchFetcher, positions: Iterable[Any], *, workers: int, pin_
     if not workers and not pin_memory:  # torch's loader would take 40 us for each batch
         return map(fetch.__getitems__, positions)
     return DataLoader(fetch, batch_sampler=positions, num_workers=workers, collate_fn=_unchanged, pin_memory=pin_memory,
-                      prefetch_factor=4 if workers else None, worker_init_fn=_end_with_rank,
+                      prefetch_factor=4 if workers else None, worker_init_fn=_start_worker,
                       multiprocessing_context=FORK if workers else None)  # type: ignore[arg-type]
 
 
-def _end_with_rank(number: int) -> None:
-    """Makes the kernel kill a loader process when its rank ends. Otherwise the process would check only every five
-    seconds, and keep the rank's connections open until then, so that other ranks would not notice that it has ended."""
+def _start_worker(number: int) -> None:
+    """Sets up a loader process: small tensors are sent through the pipe, and the kernel kills it when its rank ends.
+    Otherwise the process would check only every five seconds, and keep the rank's connections open until then, so that
+    other ranks would not notice that it has ended."""
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    send_small_tensors()
 
 
 def _unchanged(batch: Any) -> Any:

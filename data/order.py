@@ -209,7 +209,5 @@ def micro_batches(size: int, largest: int) -> list[range]:
     """
     if size < 1 or largest < 1:
         raise ValueError(f"a shard of {size} samples cannot be split into micro-batches of at most {largest}")
-    if size <= largest:
-        return [range(size)]
     parts = -(-size // largest)
-    return [shard(size, part, parts) for part in range(parts)]
+    return [range(size)] if parts == 1 else [shard(size, part, parts) for part in range(parts)]

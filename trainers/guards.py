@@ -111,18 +111,15 @@ class Scan:
         self.one = torch.ones((), device=device)
         self.fits = all(one.device == device and one.is_floating_point() for one in parameters)
 
-    def __call__(self, gradients: list[Tensor]) -> Tensor:
-        """float32 scalar: 1 if a gradient is NaN or Inf, otherwise 0."""
-        if not self.fits or any(one.layout is not torch.strided for one in gradients):
-            return norm_not_finite(total_norm(gradients))
+    def __call__(self, gradients: list[Tensor], norm: Tensor | None = None) -> Tensor:
+        """float32 scalar: 1 if a gradient is NaN or Inf, otherwise 0. A `norm` of them that is known says it, too."""
+        if norm is None and not (self.fits and all(one.layout is torch.strided for one in gradients)):
+            norm = total_norm(gradients)
+        if norm is not None:
+            return (~norm.isfinite()).float()
         found = torch.zeros_like(self.one)
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self.one)
         return found
-
-
-def norm_not_finite(norm: Tensor) -> Tensor:
-    """float32 scalar: 1 if a norm is NaN or Inf, otherwise 0."""
-    return (~norm.isfinite()).float()
 
 
 class FiniteCheck:
@@ -132,8 +129,10 @@ class FiniteCheck:
     def __init__(self, failed: Tensor, states: int) -> None:
         self.failed = failed
         """float32 scalar on the device: 1 if the gradient is NaN or Inf, otherwise 0."""
-        self.on_host = failed.to("cpu", non_blocking=True)  # torch pins the memory of such a copy from a GPU
-        self.copied = torch.cuda.current_stream(failed.device).record_event() if failed.is_cuda else None
+        self.on_host, self.copied = failed, None
+        if failed.is_cuda:
+            self.on_host = failed.to("cpu", non_blocking=True)  # torch pins the memory of such a copy
+            self.copied = torch.cuda.current_stream(failed.device).record_event()
         self.states = states
         """The number of parameters with optimizer state before the step."""
 

@@ -90,7 +90,7 @@ class Training:
             begun = number == self.progress.phase and self.progress.phase_step > 0
             if number < self.progress.phase or (begun and self.progress.phase_step == phase.schedule.steps):
                 continue
-            if not begun and self.progress.step > 0 and self._hours_are_used_up():
+            if not begun and self.progress.step > 0 and self.coordinator.hours_are_used_up():
                 break
             if not begun:
                 self._start_phase(number)
@@ -113,13 +113,13 @@ class Training:
                 saver.save(runner)
             if request.stop:
                 return "stopped"
+            if request.end and self.progress.phase_step > 0:
+                self._reach(phase, runner, Mark(step=self.progress.phase_step, evaluate=True), reason="hours")
+                break
             if request.exchange:
                 self.stragglers.exchange(runner.times.read(), self.progress.step)
             if request.profile:
                 Profiling(request.profile, runner, self.coordinator.attempt, self.progress.step).start()
-            if request.end and self.progress.phase_step > 0:
-                self._reach(phase, runner, Mark(step=self.progress.phase_step, evaluate=True), reason="hours")
-                break
 
             self.checkpoints.check()
             phase_step = self.progress.phase_step
@@ -174,11 +174,6 @@ class Training:
             saver.save(runner)
         self.log.meter.restart()
         return complete or reason is not None
-
-    def _hours_are_used_up(self) -> bool:
-        """Whether the run ends before its next phase. All ranks call it."""
-        self.coordinator.check_before(self.progress.step)
-        return self.coordinator.before(self.progress.step).end
 
     def _start_phase(self, number: int) -> None:
         """Starts a phase from the best weights if it says so; otherwise from the model's weights and rank 0's

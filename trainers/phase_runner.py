@@ -27,22 +27,9 @@ from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
-from drumbeat.trainers.checkpoints.state import (
-    parameter_names,
-    restore_training,
-    tensors_after_a_step,
-    training_state,
-)
+from drumbeat.trainers.checkpoints.state import parameter_names, restore_training, tensors_after_a_step, training_state
 from drumbeat.trainers.forward import Forward, call
-from drumbeat.trainers.guards import (
-    Buffers,
-    FiniteCheck,
-    Scan,
-    can_skip,
-    first_gradient,
-    norm_not_finite,
-    total_norm,
-)
+from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.several_optimizers import rate_curves
 from drumbeat.trainers.step_times import StepTimes
@@ -150,7 +137,7 @@ class PhaseRunner:
         self.loss.each(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
 
     def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
-        total: Tensor | None = None
+        totals: list[Tensor] = []
         self.sample_losses = []
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
@@ -164,9 +151,9 @@ class PhaseRunner:
                 losses.backward(start.expand_as(losses))
             if self.loss.whole_batch is None:
                 self.sample_losses.append(losses.detach())
-            total = loss if total is None else total + loss
+            totals.append(loss)
         self.times.reduced()
-        assert total is not None
+        total = sum(totals[1:], totals[0])
         return total if self.world.size == 1 else total / self.world.size
 
     def update(self) -> FiniteCheck | None:
@@ -177,14 +164,13 @@ class PhaseRunner:
         If the optimizer cannot skip a step on the device, the host waits for the check here.
         """
         self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
-        check = failed = None
+        check = None
         gradients = [one.grad for one in self.trained if one.grad is not None]
-        if self.clip_norm is not None:
-            norm = total_norm(gradients)
-            failed = norm_not_finite(norm)
-            nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
+        norm = None if self.clip_norm is None else total_norm(gradients)
         if self.checks_finite:
-            check = FiniteCheck(self.scan(gradients) if failed is None else failed, len(self.optimizer.state))
+            check = FiniteCheck(self.scan(gradients, norm), len(self.optimizer.state))
+        if self.clip_norm is not None and norm is not None:
+            nn.utils.clip_grads_with_norm_(self.trained, self.clip_norm, norm)
         if check is not None and self.skips:
             self.optimizer.found_inf = check.failed  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -193,7 +179,7 @@ class PhaseRunner:
             self.optimizer.step()
         else:
             self.buffers.restore()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self.times.end()
         return check
 
@@ -212,7 +198,13 @@ class PhaseRunner:
     def discard(self) -> None:
         """Undoes the changes of the last `backward` to buffers and gradients."""
         self.buffers.restore()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
+
+    def _clear_gradients(self) -> None:
+        if type(self.optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+            self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.trained:  # torch's method does the same, in ten times as long
+            parameter.grad = None
 
     def at_mark(self, *, epoch: bool, monitored: float | None) -> None:
         """Advances the scheduler if an `epoch` is complete, or after an evaluation. `monitored` is then the monitored

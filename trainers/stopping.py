@@ -107,6 +107,10 @@ class StopCoordinator:
         soon = max(SECONDS_BETWEEN_SAVES, SAVING * self.save_took) if self.evaluated else math.inf
         return min(self.save_seconds, soon)
 
+    def hours_are_used_up(self) -> bool:
+        """Whether the run ends before its next phase. All ranks call it."""
+        return bool(self.world.broadcast(torch.tensor(int(self.seconds_left() <= 0))))
+
     def check_before(self, step: int, *, evaluated: bool = False) -> None:
         """Check before `step`, because something that takes long has just been done, such as an evaluation."""
         self.evaluated = self.evaluated or evaluated

@@ -117,9 +117,8 @@ class TrainingLog:
         """Makes a point of the training curves. `rates` are the learning rates of the step by curve, and `replaced` the
         number of this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all
         ranks, if there are too many in total."""
-        loss = torch.stack([*self.recent]).mean()
-        counts = torch.tensor([replaced, len(self.logged.values)], dtype=torch.float64, device=loss.device)
-        sums = torch.cat([loss.to(torch.float64)[None], counts])
+        loss = float(torch.stack([*self.recent]).mean())
+        sums = torch.tensor([loss, replaced, len(self.logged.values)], dtype=torch.float64, device=self.world.device)
         value, total_replaced, any_logged = self.world.all_reduce(sums).tolist()
         self.check_skipped(progress, int(total_replaced))
         values = self._logged_values() if any_logged else {}

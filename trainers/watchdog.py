@@ -30,7 +30,6 @@ class Watchdog:
         """`shortest` is the timeout in seconds, infinity in a debugger. With `grows`, the timeout becomes longer if
         steps are slow."""
         self.file = attempt.stacks(rank).open("wb", buffering=0)
-        self.number = self.file.fileno()
         self.shortest = shortest
         self.grows = grows
         self.longest = 0.0
@@ -64,7 +63,7 @@ class Watchdog:
         """Writes the progress, with this timeout. Returns its length."""
         progress = PROGRESS % (self.step, timeout, self.pets)
         with suppress(OSError):  # the disk is full or gone: the launcher cannot write there either, and counts no time
-            os.pwrite(self.number, progress, 0)
+            os.pwrite(self.file.fileno(), progress, 0)
         return len(progress)
 
     def _arm(self, start: int) -> None:

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
@@ -141,6 +142,8 @@ class Launcher:
             self.attempt = self.wait_for("the next attempt", self.claimed)
         self.code, self.failure, self.finding = None, "", None
         self.limit = TimeLimit(self.ask_end, self.run, self.plan.site.signal_seconds)
+        with suppress(OSError):  # it imports torch meanwhile; the checks say what is missing
+            self.agents = Agents.ready(self.agents, self.plan, self.current, self.node)
         return Outcome.CLAIMED
 
     def check(self) -> Outcome:
@@ -190,8 +193,7 @@ class Launcher:
         return Outcome(verdict.next) if verdict else Outcome.ABANDONED
 
     def leave(self, outcome: Outcome) -> Next:
-        """Ends this launcher. With `os._exit` if the run continues in another job, because submitit would mark it as
-        done; and at once if SLURM is waiting for this process."""
+        """Ends this launcher; with `os._exit` if SLURM waits for it, or the run continues: submitit would end that."""
         if outcome is Outcome.ABANDONED:
             os._exit(AGAIN)
         if outcome is Outcome.REQUEUE:
@@ -252,10 +254,9 @@ class Launcher:
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # seconds from SIGTERM, which ranks ignore, to SIGKILL
             "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / FLIGHT_RECORDER),
         } | network_variables(launch.address, os.environ)
-        if self.agents is None or not self.agents.alive:
-            self.agents = Agents(self.plan, attempt, self.node)
-        self.agents.start(command[3:], environment, attempt)  # without "python -m torch.distributed.run"
-        return self.agents
+        self.agents = agents = Agents.ready(self.agents, self.plan, attempt, self.node)
+        agents.start(command[3:], environment, attempt)  # without "python -m torch.distributed.run"
+        return agents
 
     def conclude(self, attempt: Attempt) -> Verdict | None:
         """First node: determines the verdict and records it for the other nodes and for `status`. Returns None if the

@@ -39,6 +39,12 @@ class Agents:
         self.code: int | None = 0
         """The agent's exit code; None while it runs."""
 
+    @classmethod
+    def ready(cls, before: Agents | None, plan: JobPlan, attempt: Attempt, node: int) -> Agents:
+        """Those from before if their server is still there; otherwise new ones, whose server begins to import torch.
+        Raises `OSError`."""
+        return before if before and before.alive else cls(plan, attempt, node)
+
     def start(self, arguments: list[str], environment: Mapping[str, str], attempt: Attempt) -> None:
         """Starts torchrun with these arguments, for an attempt."""
         assert self.server.stdin is not None
@@ -76,10 +82,11 @@ class Agents:
         return self.server.poll() is None
 
     def close(self) -> None:
-        """Ends the server."""
+        """Ends the server, even while it imports torch. It has no agent any more, so nothing is lost."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
-        with suppress(BrokenPipeError):  # it exited without reading the last order
-            self.server.stdin.close()
+        self.server.kill()
         self.server.wait()
+        with suppress(BrokenPipeError):  # it has not read the last order
+            self.server.stdin.close()
         self.server.stdout.close()

@@ -31,6 +31,8 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
                              remedy="Find out how far the run is: drumbeat why RUN"))
     last, best = (linked_checkpoint(run, name) for name in ("last", "best"))
     phases = list(read(run.config).phases)
+    newest = progress_at(checkpoint_path(run, saved_steps(run)[0]))
+    kept = newest.kept_steps if newest else set()
     found = []
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
@@ -44,7 +46,7 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
         phase = phases[progress.phase] if progress and progress.phase < len(phases) else None
         found.append({"step": step, "phase": phase, "bytes": size, "time": saved_at,
                       "metrics": {name: value for name, value in evaluation.items() if isinstance(value, float)},
-                      "last": path == last, "best": path == best, "damage": wrong,
+                      "last": path == last, "best": path == best, "kept": step in kept, "damage": wrong,
                       "folder": str(path)})
     return found
 
@@ -57,6 +59,7 @@ def checkpoints_text(run: RunDir) -> str:
     for one in found:
         value = one["metrics"].get(monitor)
         state = ["damaged" if one["damage"] else "ok", *(name for name in ("last", "best") if one[name])]
+        state += ["kept"] * (one["kept"] and not one["best"])
         rows.append((f"{one['step']:,}", one["phase"] or "?", f"{one['bytes'] / 1e6:,.1f} MB",
                      _age(time.time() - one["time"]), "" if value is None else f"{value:.4f}", ", ".join(state)))
     reasons = [f"step {one['step']:,}: {one['damage']}" for one in found if one["damage"]]

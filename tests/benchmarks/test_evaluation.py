@@ -28,7 +28,7 @@ def test_an_evaluation_on_two_ranks_and_its_peer(tmp_path: Path) -> None:
         *mine[0]["metrics"]} <= {*theirs[0]["metrics"], "average_precision"}
     rows = rows_of("toy", work, [mine], [theirs])
     assert [row.name for row in rows] == ["toy: time", "toy: CPU time of all ranks", "toy: memory of rank 0",
-                                          "toy: memory of rank 1", "toy: memory of rank 0"]
+                                          "toy: memory of rank 1", "toy: memory of rank 1", "toy: memory of rank 0"]
     assert rows[-1].peer == work.megabytes == 60 * 7 * 4 / 1e6
 
 

@@ -308,6 +308,7 @@ def test_an_own_function_makes_the_batch(workers: int) -> None:
     assert batch.inputs["ids"].tolist() == [[0, 1, 2, 0, 0], [0, 1, 2, 3, 0], [0, 1, 2, 3, 4]]
     assert batch.inputs["age"].tolist() == [2, 3, 4]
     assert batch.targets.tolist() == batch.indices.tolist() == [2, 3, 4]
+    assert not batch.targets.is_shared()  # it came through the pipe
 
 
 def test_a_transform_gets_the_input_and_the_structure_stays() -> None:

@@ -82,7 +82,7 @@ class FakeGpu(TorchDispatchMode):
             if on_gpu:
                 self.waits.append(f"{name} at {place()}")
             if "scalar" in name or "item" in name:
-                return args[0].dtype.is_floating_point or args[0].dtype == torch.bool or 1
+                return 0.0 if args[0].dtype.is_floating_point else args[0].dtype == torch.bool or 1
         if name == "aten::_pack_padded_sequence":
             return self._packed(*args)
         if name.startswith("aten::_fused_"):

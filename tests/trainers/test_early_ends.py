@@ -156,7 +156,7 @@ def test_a_budget_of_hours_ends_the_run_after_a_step(tmp_path: Path, monkeypatch
 
 
 def test_hours_that_end_with_a_phase_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping.StopCoordinator, "before", lambda self, step: stopping.Decision(end=step == 6))
+    monkeypatch.setattr(stopping.StopCoordinator, "hours_are_used_up", lambda self: True)
     _, training = trained(tmp_path / "run")
     assert (training.progress.step, training.progress.phase, training.progress.ended) == (6, 0, ())
 

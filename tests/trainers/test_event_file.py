@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from drumbeat.trainers import event_file
 from drumbeat.trainers.event_file import EventFile
@@ -110,3 +111,15 @@ def test_a_later_file_purges_what_an_earlier_one_has_from_its_step_on(tmp_path: 
             events.scalars({"loss": float(number)}, step)
         events.close()
     assert points(tmp_path) == [(1, 0.0), (2, 2.0), (3, 2.0), (4, 2.0)]
+
+
+def test_values_of_a_point_are_one_record_and_records_keep_their_order(tmp_path: Path) -> None:
+    events = EventFile(tmp_path, purge_step=0)
+    events.flush()
+    size = events.size
+    events.scalars({"loss": 1.0, "rate": 0.5}, 1)
+    events.text("note", "later", 1)
+    events.close()
+    kinds = [[value.tag for value in event.summary.value] for event in EventFileLoader(str(events.path)).Load()]
+    assert [tags for tags in kinds if tags] == [["loss", "rate"], ["note/text_summary"]]
+    assert events.path.stat().st_size == events.size > size

@@ -17,7 +17,7 @@ from drumbeat.configs.run.records import Result, Status
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import Stream
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.guards import Buffers, all_finite, not_finite, total_norm, weights_digest
+from drumbeat.trainers.guards import Buffers, Scan, all_finite, first_gradient, not_finite, total_norm, weights_digest
 from drumbeat.trainers.world import World
 from tests.tiny import drumbeat, latest, write_config
 
@@ -187,3 +187,28 @@ def test_the_norm_of_the_gradient_is_torchs(dtypes: list[torch.dtype]) -> None:
     gradients = [torch.randn(7, 5, generator=generator).to(dtype) for dtype in dtypes]
     ours, theirs = total_norm(gradients), nn.utils.get_total_norm(gradients)
     assert (ours.dtype, float(ours)) == (theirs.dtype, float(theirs))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(("values", "found"), [
+    ([[1.0, 2.0], [3e38]], 0), ([[1.0, NAN], [3.0]], 1), ([[1.0, 2.0], [INF]], 1), ([[-INF]], 1), ([], 0)])
+@pytest.mark.parametrize("kind", ["strided", "sparse", "complex"])
+def test_gradients_that_are_not_finite_are_found_and_none_is_changed(values: list[list[float]], found: int, kind: str
+                                                                     ) -> None:
+    """Those that torch's pass does not take, too: there the norm says it, and a square of 3e38 is Inf."""
+    dtype = torch.complex128 if kind == "complex" else torch.float64 if kind == "sparse" else torch.float32
+    gradients = [torch.tensor(row, dtype=dtype) for row in values]
+    copies = [one.clone() for one in gradients]
+    asked = [one.to_sparse() for one in gradients] if kind == "sparse" else gradients
+    assert float(Scan(gradients, torch.device("cpu"))(asked)) == found
+    assert all(torch.equal(one.nan_to_num(), copy.nan_to_num()) for one, copy in zip(gradients, copies, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_first_gradient_is_the_scale_unless_the_loss_is_not_finite(dtype: torch.dtype) -> None:
+    for loss in (0.0, -2.5, 1e38):
+        assert torch.equal(first_gradient(1 / 3, torch.tensor(loss, dtype=dtype)), torch.tensor(1 / 3, dtype=dtype))
+    for loss in (NAN, INF, -INF):
+        assert first_gradient(1 / 3, torch.tensor(loss, dtype=dtype)).isnan()

@@ -254,3 +254,21 @@ def test_a_step_does_not_ask_for_devices_of_all_kinds(monkeypatch: pytest.Monkey
     one = runner()
     monkeypatch.setattr(torch, "manual_seed", None)
     take(one, batch(OWN), 0)
+
+
+class Counting(torch.optim.SGD):
+    """Does something of its own when gradients are cleared."""
+
+    cleared = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        self.cleared += 1
+
+
+def test_an_optimizer_with_a_zero_grad_of_its_own_is_asked() -> None:
+    one = runner()
+    one.optimizer = Counting(one.trained, lr=0.1)
+    take(one, batch(OWN), 0)
+    assert one.optimizer.cleared == 1
+    assert all(parameter.grad is None for parameter in one.trained)

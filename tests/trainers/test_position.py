@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress, Span
-from drumbeat.configs.schema import Config
+from drumbeat.configs.run.checkpoint_records import ConfigChange, PhaseEnd, Progress, Span
+from drumbeat.configs.schema import Budget, Config
 from drumbeat.data.order import Stream
 from drumbeat.data.sampling import LengthBuckets
 from drumbeat.data.schedule import Schedule
@@ -94,3 +95,34 @@ def test_batches_that_are_sorted_by_length_keep_their_size(key: str, old: Any, n
         check_position(now, build_schedules(now, 10, at), at)
     before = progress(3, 0, change(3, key, old, 0))
     check_position(now, build_schedules(now, 10, before), before)
+
+
+def test_a_budget_cuts_the_phases_and_leaves_out_those_after_it() -> None:
+    """Of two phases of three and five steps."""
+    def budget(steps: int, at: Progress | None = None) -> list[int]:
+        now = replace(config(4), budget=Budget(steps=steps))
+        return [one.steps for one in build_schedules(now, 10, at)]
+
+    assert [budget(steps) for steps in (1, 3, 4, 7, 8, 9)] == [[1], [3], [3, 1], [3, 4], [3, 5], [3, 5]]
+    assert budget(4, progress(3, 2)) == [3, 2], "what was taken stays"
+
+
+def test_a_budget_that_is_used_up_already_is_refused() -> None:
+    now, at = replace(config(4), budget=Budget(steps=4)), progress(3, 2)
+    with pytest.raises(PreflightError, match="the run has already taken 5 steps"):
+        check_position(now, build_schedules(now, 10, at), at)
+    more = replace(config(4), budget=Budget(steps=5))
+    check_position(more, build_schedules(more, 10, at), at)
+
+
+@pytest.mark.parametrize(("reason", "steps"), [("patience", [2, 5]), ("target", [2, 5]), ("hours", [2])])
+def test_a_phase_that_has_ended_early_is_as_long_as_it_was(reason: Any, steps: list[int]) -> None:
+    """After the hours of the run there is no other phase."""
+    at = replace(progress(2, 1 if reason != "hours" else 0), ended=(
+        PhaseEnd(phase=0, steps=2, reason=reason, text=""),))
+    assert [one.steps for one in build_schedules(config(4), 10, at)] == steps
+
+
+def test_a_trial_cuts_each_phase() -> None:
+    assert [one.steps for one in build_schedules(replace(config(4), limit_batches=2), 10)] == [2, 2]
+    assert [one.steps for one in build_schedules(replace(config(4), limit_batches=4), 10)] == [3, 4]

@@ -222,3 +222,13 @@ def test_many_small_batches_are_counted_at_once(monkeypatch: pytest.MonkeyPatch)
     assert (counts.samples, len(counts.recent)) == (0, 1)
     take(counts, progress, 1)
     assert (counts.samples, len(counts.recent)) == (12, 0)
+
+
+def test_replaced_samples_are_counted_without_the_digest_and_each_once() -> None:
+    counts = SampleCounts(0)
+    progress = take(counts, Progress(), 2, replaced=2)
+    assert (counts.count_replaced(), counts.count_replaced(), counts.samples) == (4, 4, 0)
+    progress = take(counts, progress, 1, replaced=1)
+    assert (counts.count_replaced(), counts.count().replaced, counts.count_replaced()) == (5, 5, 5)
+    assert counts.close(progress, 0, ALONE).skipped == 5
+    assert counts.count_replaced() == 0

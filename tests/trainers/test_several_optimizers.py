@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from drumbeat.trainers.several_optimizers import SeveralOptimizers, parts_of_step
+from drumbeat.trainers.checkpoints.state import LABEL
+from drumbeat.trainers.several_optimizers import SeveralOptimizers, parts_of_step, rate_curves
 
 
 def test_a_step_and_a_schedule_are_those_of_each() -> None:
@@ -32,6 +33,14 @@ def test_a_step_and_a_schedule_are_those_of_each() -> None:
     assert torch.equal(one.weight, other.weight)
     assert torch.equal(one.bias, other.bias)
     assert [group["lr"] for group in both.param_groups] == [0.0125, 0.025]
+
+
+def test_each_other_rate_has_a_curve_of_its_own() -> None:
+    """The first group's is train/lr; a group with a rate that has a curve already needs none."""
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(4)]
+    groups = [{"params": [one], "lr": rate, LABEL: name} for one, rate, name in
+              zip(weights, (0.1, 0.1, 0.3, 0.3), ("others", "norms", "head", "last"), strict=True)]
+    assert rate_curves(torch.optim.SGD(groups)) == {"train/lr": 0, "train/lr/head": 2}
 
 
 def test_what_a_step_consists_of() -> None:

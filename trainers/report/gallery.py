@@ -61,7 +61,7 @@ def charts(events: Events, phases: list[PhaseSteps], best: int | None,
     """A chart for each metric, with the curves of training and validation and those of a `reference`, by tag; then
     learning rate, speed and waiting."""
     groups: dict[str, dict[str, str]] = {}
-    for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag.startswith(RATE), tag)):
+    for tag in sorted(events.curves, key=lambda tag: (tag.startswith("speed/"), tag.startswith(RATE))):
         group, _, name = tag.partition("/")
         title = OWN_TITLES.get(tag, (name or group).replace("_", " "))
         if tag.startswith(f"{RATE}/"):  # that of one parameter group

@@ -87,9 +87,10 @@ class Classification:
     def weights(self, targets: Tensor) -> Tensor | None:
         """What each sample counts in the mean loss: the number of its elements, or the sum of the weights of their
         classes, by which torch divides. None if each counts the same."""
+        if targets.is_floating_point() or (self.loss is self.default_loss and targets.dim() == 1):
+            return None
         weighted = isinstance(self.loss, WEIGHTED) and self.loss.weight is not None
-        all_count = targets.dim() == 1 and (self.loss is self.default_loss or self.ignore_index is None)
-        if targets.is_floating_point() or (all_count and not weighted):
+        if targets.dim() == 1 and self.ignore_index is None and not weighted:
             return None
         counted = self.counted(targets)
         values = counted.float()

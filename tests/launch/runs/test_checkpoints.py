@@ -68,6 +68,17 @@ def test_what_is_known_of_each_checkpoint(run: RunDir) -> None:
     assert newest["folder"] == str(checkpoint_path(run, 9))
 
 
+def test_what_the_newest_one_keeps_is_marked(run: RunDir) -> None:
+    for step in (3, 6, 9):
+        save(run, step, b"weights")
+    write_text(checkpoint_path(run, 9) / "state.json", json.dumps(CheckpointState(progress=Progress(
+        step=9, kept=(3,), best={"step": 6})).as_json()))
+    (run.checkpoints / "best").symlink_to("step-00000006")
+    assert [(one["step"], one["kept"], one["best"]) for one in facts(run)] == [
+        (9, False, False), (6, True, True), (3, True, False)]
+    assert [line.split()[-2:] for line in checkpoints_text(run).splitlines()[2:4]] == [["ok,", "best"], ["ok,", "kept"]]
+
+
 def test_metrics_of_other_weights_are_not_shown(run: RunDir) -> None:
     """The newest evaluation may be older than the checkpoint."""
     save(run, 9, b"weights")

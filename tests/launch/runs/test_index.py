@@ -111,7 +111,7 @@ def test_a_run_that_changed_a_moment_ago_is_not_kept(runs: Path, listed: List, m
     '{"format": "F", "folder": "R", "runs": {"tiny/20260100-100000-finished": [0, "x"]}}',
     '{"format": "F", "folder": "R", "runs": {"tiny/20260100-100000-finished": ["x", [1, 1, 1], []]}}',
     '{"format": "another", "folder": "R", "runs": {}}'])
-def test_a_damaged_index_is_made_again(runs: Path, listed: List, text: str) -> None:
+def test_a_damaged_index_is_written_again(runs: Path, listed: List, text: str) -> None:
     lines, read = listed()
     file = Index(runs, "cells").path
     file.write_text(text.replace("F", index.FORMAT, 1).replace("R", str(runs), 1))

@@ -15,7 +15,7 @@ from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.trainers.report.events import Events
+from drumbeat.trainers.report.events import Curve, Events
 from drumbeat.trainers.report.events import Image as EventImage
 from drumbeat.trainers.report.gallery import charts, evaluations, images, phase_steps, validations
 
@@ -53,6 +53,12 @@ def test_curves_of_the_same_name_share_a_chart() -> None:
     assert [list(figure.keys) for figure in found] == [["train", "validation"], ["validation"], [], [], []]
     assert [figure.note for figure in found] == ["┊ best checkpoint, step 8"] * 2 + [""] * 3
     assert list(charts(Events({}, {}), [], best=None)) == []
+
+
+def test_the_rates_of_groups_share_a_chart() -> None:
+    curves: dict[str, Curve] = {"train/lr": [(1, 0.1), (2, 0.2)], "train/lr/head": [(1, 0.3), (2, 0.4)]}
+    (figure,) = charts(Events(curves, {}), [], None)
+    assert (figure.title, [*figure.keys]) == ("learning rate", ["train", "head"])
 
 
 def test_the_table_of_evaluations_has_a_row_for_each_step() -> None:
