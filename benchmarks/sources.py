@@ -141,8 +141,8 @@ def write_news(folder: Path, samples: int) -> None:
         table = csv.writer(file)
         table.writerow(["id", "content", *TOPICS])
         for number, length in enumerate(lengths.tolist()):
-            words = (WORDS ** draw.random(length)).astype(np.int64).tolist()  # by Zipf's law
-            table.writerow([number, " ".join(f"word{word:x}" for word in words), *draw.integers(0, 2, 4).tolist()])
+            drawn = (WORDS ** draw.random(length)).astype(np.int64).tolist()  # by Zipf's law
+            table.writerow([number, " ".join(f"word{word:x}" for word in drawn), *draw.integers(0, 2, 4).tolist()])
 
 
 class SourceLSTM(LSTM):
