@@ -169,7 +169,7 @@ class Stories:
             rows = list(csv.DictReader(source))
         self.words = [row["content"].lower().split() for row in rows]
         self.labels = [[float(row[topic]) for topic in TOPICS] for row in rows]
-        counts = Counter(word for words in self.words for word in words)
+        counts = Counter(word for words in self.words for word in row)
         known = sorted(word for word, count in counts.items() if count >= 2)
         self.numbers = {word: number for number, word in enumerate(["<unk>", "<pad>", *known])}
         self.batch_size = batch_size
