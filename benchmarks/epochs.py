@@ -139,7 +139,7 @@ def cifar(folder: Path, samples: int | None = None) -> tuple[Ours, dict[str, sou
 
 def text(folder: Path, samples: int | None = None) -> tuple[Ours, dict[str, sources.Peer]]:
     """Drawn stories of the lengths of news, with the shipped LSTM."""
-    sources.write_news(folder, samples or 1_000)
+    sources.write_news(folder, samples or 2_500)
     ours = Ours.of("lstm_news", [f"data.root={folder}", "data.test={}"])
     return ours, {"random batches, padded": sources.text(folder / "train.csv", bucketed=False, packed=False),
                   "texts of similar length, packed": sources.text(folder / "train.csv", bucketed=True, packed=True)}

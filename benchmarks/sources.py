@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ class Stories:
             rows = list(csv.DictReader(source))
         self.words = [row["content"].lower().split() for row in rows]
         self.labels = [[float(row[topic]) for topic in TOPICS] for row in rows]
-        counts = Counter(word for story in self.words for word in story)
+        counts = Counter(chain.from_iterable(self.words))
         known = sorted(word for word, count in counts.items() if count >= 2)
         self.numbers = {word: number for number, word in enumerate(["<unk>", "<pad>", *known])}
         self.batch_size = batch_size
@@ -197,7 +198,7 @@ class Stories:
             lengths = [len(self.words[row]) for row in chosen]
             width = max(lengths)
             padded = [self.words[row] + ["<pad>"] * (width - len(self.words[row])) for row in chosen]
-            ids = torch.tensor([[self.numbers.get(word, 0) for word in story] for story in padded])
+            ids = torch.tensor([[self.numbers.get(word, 0) for word in row] for row in padded])
             yield (ids, torch.tensor(lengths)), torch.tensor([self.labels[row] for row in chosen])
 
 

@@ -15,9 +15,9 @@ class Initialize:
     """The weights that a new run starts from. A run that resumes has its own, and does not need them."""
 
     weights: str | None = None
-    """Where they are: a run (its best checkpoint), the folder of a checkpoint, a file (.safetensors, .pth, .pt, .ckpt,
-    .bin), one of torchvision's (ResNet50_Weights.IMAGENET1K_V2), or of the Hugging Face Hub, where timm's are, too
-    (hf://timm/resnet18.a1_in1k). Null for random weights."""
+    """Where they are: a run (its best checkpoint), a folder with a model.safetensors, such as a checkpoint, a file
+    (.safetensors, .pth, .pt, .ckpt, .bin), one of torchvision's (ResNet50_Weights.IMAGENET1K_V2), or of the Hugging
+    Face Hub, where timm's are, too (hf://timm/resnet18.a1_in1k). Null for random weights."""
     only: list[str] = field(default_factory=list)
     """Parts of the model that get weights, by name or pattern: backbone, layer1.*. All others stay random. Empty for
     all."""

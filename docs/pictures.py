@@ -2,6 +2,7 @@
 
     python -m docs.pictures           draws the diagrams
     python -m docs.pictures run       makes the run on two ranks, kills one of them, and draws what the terminal shows
+    python -m docs.pictures lr_finder RUN     draws the loss over the learning rate of a run of lr_finder_fashion_mnist
 
 They are SVG without scripts or fonts from elsewhere, so they are shown offline.
 """
@@ -27,6 +28,8 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
 from drumbeat.data.demo.xray import write_radiographs
 from drumbeat.launch.drill.faults import processes
+from drumbeat.trainers.report.events import read_events
+from drumbeat.trainers.report.range_test import range_test
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 ROOT = FOLDER.parent.parent
@@ -161,8 +164,20 @@ def shortened(output: str) -> str:
                   output)
 
 
+def finder_picture(run: RunDir) -> str:
+    """The chart with which the report of a learning-rate finder begins."""
+    (figure,) = range_test(read_events(run.tensorboard))
+    style = """<style>text { font: 12px sans-serif; fill: #4a5064 } .grid { stroke: #e3e5f0 } .ground { fill: #ffffff }
+.best { stroke: #4a5064; stroke-dasharray: 3 3 } polyline { fill: none; stroke: #3f51b5; stroke-width: 1.8 }</style>
+<rect class="ground" width="100%" height="100%"/>"""
+    svg = str(figure.body).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    return f"{svg.replace('>', f'>{style}', 1)}\n"
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
+    if sys.argv[1:2] == ["lr_finder"]:
+        (FOLDER / "lr_finder.svg").write_text(finder_picture(RunDir(Path(sys.argv[2]))))
     if sys.argv[1:] == ["run"]:
         config = "resnet50_xray_demo"
         typed = "\033[1m$ drumbeat run resnet50_xray_demo --procs 2\033[0m\n"

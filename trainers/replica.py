@@ -19,8 +19,10 @@ def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Mod
     rank, and the others get the mean of the ranks' gradients."""
     if world.size == 1:
         return model
-    unsent = [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]  # broadcast as bytes by World
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
+    if unsent := [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]:
+        ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", ())
+        # World broadcasts them as bytes. The method is internal to torch, read in 2.9.0 and 2.14.1.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [*ignored, *unsent])
     parameters = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options = cast(Mapping[str, Any], {buffers: False, "find_unused_parameters": find_unused})

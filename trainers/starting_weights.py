@@ -115,7 +115,11 @@ def _file(weights: str) -> Path:
                                        where="initialize.weights", given=weights, remedy="Set it, or name a file."))
         if not path.is_dir():
             return path
-        checkpoint = path if (path / "manifest.json").is_file() else find_checkpoint(RunDir(path), None)
+        own, checkpoint = path / "model.safetensors", path
+        if own.is_file() and not (path / "manifest.json").exists():
+            return own  # as transformers saves a model
+        if not own.is_file():
+            checkpoint = find_checkpoint(RunDir(path), None)
         if reason := damage(checkpoint):
             raise PreflightError(Fault(what=f"the checkpoint is corrupted: {reason}", where="initialize.weights",
                                        given=short(checkpoint), remedy="Name another one: RUN/checkpoints/step-NUMBER"))

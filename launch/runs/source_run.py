@@ -14,17 +14,17 @@ from drumbeat.launch.runs.find import find_run
 
 
 def with_source_run(loaded: Loaded, runs: Path) -> Loaded:
-    """The config, in which `initialize.weights` is the absolute folder of the run or of the checkpoint that it names by
-    its folder, its id or the name of an experiment. Files and names of libraries stay. Raises `ConfigError` if it names
-    nothing, or a run without checkpoints."""
+    """The config, in which `initialize.weights` is an absolute folder if it is one with weights, such as a checkpoint,
+    or if it names a run by its folder, its id or the name of an experiment. Files and names of libraries stay. Raises
+    `ConfigError` if it names nothing, or a run without checkpoints."""
     weights = loaded.config.initialize.weights
     if weights is None or is_named(weights) or is_path("weights", weights) or weights.startswith("$") or (
             Path(weights).is_file()):
         return loaded
-    folder = Path(weights).absolute()
-    if not (folder / "manifest.json").is_file():
+    folder = Path(weights).expanduser().absolute()
+    if not (folder / "model.safetensors").is_file():
         try:
-            run = find_run(weights, runs)
+            run = find_run(str(folder) if weights.startswith("~") else weights, runs)
             find_checkpoint(run, None)
         except RunError as error:
             (fault, *_) = error.faults

@@ -61,13 +61,15 @@ def test_a_run_starts_from_a_file_which_a_resume_does_not_need(tmp_path: Path, c
     assert not RunDir(tmp_path / "random").starting_weights.exists()
 
 
-@pytest.mark.parametrize("name", ["run", "checkpoint", "export"])
+@pytest.mark.parametrize("name", ["run", "checkpoint", "folder", "export"])
 def test_the_weights_of_a_run(images: RunDir, tmp_path: Path, name: str) -> None:
     """Its best checkpoint, one of its checkpoints, and what `drumbeat export` writes; the digest is a result's."""
     from tests.trainers.saved_runs import Small
 
     export(images, tmp_path / "weights.pt", "best")
-    source = {"run": images.path, "checkpoint": images.checkpoints / "step-00000003", "export": tmp_path / "weights.pt"}
+    export(images, tmp_path / "model.safetensors", "best")
+    source = {"run": images.path, "checkpoint": images.checkpoints / "step-00000003", "folder": tmp_path,
+              "export": tmp_path / "weights.pt"}
     new, run = Small(classes=2), RunDir(tmp_path / "new")
     run.path.mkdir()
     initialize(run, Initialize(weights=str(source[name]), strict=True), new, ALONE)

@@ -68,8 +68,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("run mi", {"mine.yaml"}),
     ("run ''", {"mine.yaml", "small.yaml", "runs/", "elsewhere/", *NAMES}),
     ("run mine.yaml ba", {"batch_size="}),
-    ("run mine.yaml --procs 2 evaluation.", {"evaluation.batch_size=", "evaluation.monitor=", "evaluation.mode=",
-                                             "evaluation.batch_statistics=", "evaluation.metrics."}),
+    ("run mine.yaml --procs 2 evaluation.", {
+        "evaluation.batch_size=", "evaluation.monitor=", "evaluation.mode=", "evaluation.batch_statistics=",
+        "evaluation.metrics.", "evaluation.views=", "evaluation.at_start=", "evaluation.every_epochs=",
+        "evaluation.every_steps="}),
     ("run mine.yaml phases.", {"phases.head.", "phases.finetune.", "phases.extra."}),
     ("run mine.yaml seed=3 phases.extra.optimizer.", {"phases.extra.optimizer._target_=",
                                                       "phases.extra.optimizer.momentum="}),

@@ -45,12 +45,24 @@ MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.ev
 better by so much."""
 
 
+V2 = "torchvision.transforms.v2"
+SAMPLES = ["task._target_=tests.trainers.tasks.test_logged.Terms",
+           "data.sampling={_target_: drumbeat.data.Repeated, times: 2}",
+           "data.mix={_target_: drumbeat.data.RandomMix, p: [0.4, 0.4], of: [{_target_: drumbeat.data.Mixup}, "
+           "{_target_: drumbeat.data.CutMix}]}",
+           f"phases.finetune.transforms=[{{_target_: {V2}.TrivialAugmentWide}}, {{_target_: {V2}.RandomErasing}}]",
+           f"evaluation.views=[{{_target_: {V2}.functional.horizontal_flip}}]"]
+"""Terms and values that are logged, which samples are read and how they are augmented, and views of the evaluated ones.
+"""
+
+
 def run_drill(folder: Path, *words: str, warm: bool = True) -> subprocess.CompletedProcess[str]:
     """`drumbeat drill` of the small experiment, which takes some 360 steps of 5 ms here."""
     torch.save({"state_dict": {f"module.body.{name}": value for name, value in Net().backbone.state_dict().items()}},
                folder / "start.pth")
     command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=80",
-               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *MARKS, *words]
+               "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *MARKS,
+               *SAMPLES, *words]
     return (run_python if warm else subprocess.run)(command, cwd=folder, capture_output=True, text=True,
                                                     env=os.environ | {"COLUMNS": "80"})
 

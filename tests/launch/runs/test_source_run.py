@@ -26,7 +26,7 @@ def saved(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir
     run = RunDir(runs.absolute() / "tiny" / SECOND)
     checkpoint = run.checkpoints / "step-00000003"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").touch()
+    (checkpoint / "model.safetensors").touch()
     (run.checkpoints / "last").symlink_to(checkpoint.name)
     return run
 

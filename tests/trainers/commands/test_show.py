@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
 from drumbeat.trainers.commands.show import show
-from tests.trainers.saved_runs import IMAGES, TEXTS, draw_images, write_texts
+from tests.trainers.saved_runs import IMAGES, TEXTS, Small, draw_images, write_texts
 
 TRANSFORMS = """  transforms:
     train: [{_target_: torchvision.transforms.v2.RandomResizedCrop, size: 16}]
@@ -80,3 +81,14 @@ def test_parameters_of_the_task_are_a_layer_and_can_be_frozen(tmp_path: Path) ->
         assert rows["task"] == ["Module", "4", said]
         assert rows["head"] == ["Linear", "2", "34", "trained"]
         assert "unknown" not in text
+
+
+def test_the_weights_that_a_run_would_start_from(tmp_path: Path) -> None:
+    """What is taken and what is new; or why that is unknown, and the rest all the same."""
+    draw_images(tmp_path)
+    torch.save({f"module.{name}": value for name, value in Small(classes=9).state_dict().items()}, tmp_path / "w.pth")
+    text = shown(tmp_path, IMAGES, f"initialize.weights={tmp_path}/w.pth")
+    assert "/w.pth\n  taken     body: 7 tensors\n  left out  head: 2 tensors\n  new       head: 2 tensors" in text
+    text = shown(tmp_path, IMAGES, f"initialize.weights={tmp_path}/gone.pth")
+    assert f"not shown  weights: the weights file {tmp_path}/gone.pth does not exist" in text
+    assert "\nbody " in text

@@ -19,7 +19,7 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import Progress, Span
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.profile_records import Profile
-from drumbeat.configs.run.rank_records import RankTimes, SlowRank
+from drumbeat.configs.run.rank_records import RankTimes, SlowRank, StartingWeights
 from drumbeat.configs.run.records import RankError, Result, Verdict
 from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.launch.commands.main import main
@@ -84,6 +84,13 @@ def test_a_pending_run(run: RunDir) -> None:
     assert "monitor: loss" in text_of(page)
     assert "<svg" not in page
     assert "Curves" not in page
+
+
+def test_the_weights_that_a_run_has_started_from(running: RunDir) -> None:
+    table = "weights from w.pth\n  taken     backbone: 7 tensors\n  new       head: 2 tensors"
+    assert "started from" not in report(running)
+    StartingWeights(weights="w.pth", sha256="0" * 64, table=table).write(running.starting_weights)
+    assert f"started from</th><td>{table}</td>" in report(running)
 
 
 def test_slow_ranks(running: RunDir) -> None:
