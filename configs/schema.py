@@ -122,6 +122,11 @@ class Phase:
     """A torch learning-rate scheduler. Empty for a constant learning rate. Those within it get the optimizer, too."""
     scheduler_every: Literal["step", "epoch"] = "step"
     """When the scheduler steps: after each optimizer step, or at the end of each epoch."""
+    average: dict[str, Any] = field(default_factory=dict)
+    """An average of the weights over the steps (EMA, SWA), which is evaluated, exported and loaded in place of the
+    trained weights: torch.optim.swa_utils.AveragedModel. Empty for none."""
+    average_every: int | None = at_least(1, 1)
+    """Optimizer steps between two updates of the average. Null updates it at the end of each epoch."""
     clip_norm: float | None = above(0, None)
     """The largest norm of the gradient: a larger gradient is scaled down to it. Null does not clip."""
     transforms: list[Any] = field(default_factory=list)

@@ -74,7 +74,7 @@ class Saver:
         last, self.pending = self.pending, None
         if last is None:
             return
-        if not runner.settle(last.check):
+        if not runner.settle(last.check, self.progress.phase_step):
             error = not_finite(last.progress.step, last.loss, last.batch, self.world, last.sample_losses, self.names())
             reason = self._why_not_skip()
             if self.stops_at_nonfinite or reason:

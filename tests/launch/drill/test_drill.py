@@ -32,6 +32,8 @@ RECIPE = [
     f"phases.finetune.scheduler={{_target_: {AT}.SequentialLR, milestones: ['${{phase.steps // 5}}'], schedulers: ["
     f"{{_target_: {AT}.LinearLR, total_iters: '${{phase.steps // 5}}'}}, "
     f"{{_target_: {AT}.CosineAnnealingLR, T_max: '${{phase.steps - phase.steps // 5}}'}}]}}",
+    "phases.finetune.average={_target_: torch.optim.swa_utils.AveragedModel, use_buffers: true, multi_avg_fn: "
+    "{_target_: torch.optim.swa_utils.get_ema_multi_avg_fn, decay: 0.9}}",
     "initialize={weights: start.pth, only: [backbone], rename: {body: backbone}, strict: true}",
     "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]"]
 """Parts of modern recipes, all of which a drill must leave exact."""
