@@ -33,7 +33,7 @@ SMALL: dict[str, Sequence[str]] = {
     "resnet18_hymenoptera_frozen": [NOTHING_PRETRAINED, "phases.train.epochs=0.25"],
     "resnet18_imagefolder": [NOTHING_PRETRAINED, "phases.train.epochs=0.25",
                              "data.root=datasets/hymenoptera_data"],
-    "resnet50_imagenet": _imagenet("resnet50_imagenet", 6),
+    "resnet50_imagenet": [*_imagenet("resnet50_imagenet", 6), "phases.train.average_every=4"],
     "vit_small": [*_imagenet("vit_small", 30),
                   "model={_target_: torchvision.models.VisionTransformer, image_size: 32, patch_size: 8, num_layers: 2, "
                   "num_heads: 2, hidden_dim: 32, mlp_dim: 64, num_classes: from_data}"],
