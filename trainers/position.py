@@ -57,7 +57,8 @@ def with_phase_values(config: Config, schedules: Sequence[Schedule] = (), *, lea
         groups = {one: group and replace(group, optimizer=numbers(group.optimizer, key=f"{key}.groups.{one}.optimizer"))
                   for one, group in phase.groups.items()}
         phases[name] = replace(phase, optimizer=numbers(phase.optimizer, key=f"{key}.optimizer"), groups=groups,
-                               scheduler=numbers(phase.scheduler, key=f"{key}.scheduler"))
+                               scheduler=numbers(phase.scheduler, key=f"{key}.scheduler"),
+                               average=numbers(phase.average, key=f"{key}.average"))
     if faults:
         raise PreflightError(*faults)
     return replace(config, phases=phases)
