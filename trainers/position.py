@@ -20,7 +20,7 @@ from drumbeat.data.schedule import Schedule
 def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:
     """The steps and epoch boundaries of each phase on a set of n samples, without the phases that the run does not
     reach because it ends before them. The steps that the run has taken before `progress` stay as they were; the rest
-    follows from the config."""
+    follows from the config alone, so that a phase which has ended early makes no other one longer."""
     found: list[Schedule] = []
     left = config.budget.steps
     for number, (name, phase) in enumerate(config.phases.items()):
@@ -29,10 +29,10 @@ def build_schedules(config: Config, n: int, progress: Progress | None = None) ->
         end, taken = end_of(progress, number) if progress else None, _taken(progress, number)
         schedule = _ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
                                    _earlier(config, number, name, progress) if progress and progress.changes else ()))
-        for most in (end.steps if end else None, config.limit_batches, left):
+        for most in (config.limit_batches, left):
             schedule = schedule if most is None else schedule.cut(max(most, taken))
-        found.append(schedule)
-        left = left if left is None else left - schedule.steps
+        found.append(schedule.cut(max(end.steps, taken)) if end else schedule)
+        left = left if left is None else left - schedule.steps  # as at the start, when nobody knew of an early end
         if (left is not None and left <= 0) or (end and end.reason == "hours"):
             break
     return found
