@@ -39,12 +39,12 @@ OPTIMIZER_KEYS = ("optimizer", "groups", "layers", "layer_decay", "scheduler", "
 
 
 def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, world: World, forward: Forward,
-                 workers: int, progress: Progress | None = None, saved: Mapping[str, Any] = MappingProxyType({})
-                 ) -> list[TrainingPhase]:
-    """The phases of a run on this rank, with `workers` loader workers each. A run that resumes gives its progress, and
-    the part of its config with which the checkpoint was `saved`. Raises `PreflightError` if it cannot continue there.
-    """
-    parameters, schedules = trainable(model), build_schedules(config, len(sets.train), progress)
+                 workers: int, parameters: Sequence[nn.Parameter], progress: Progress | None = None,
+                 saved: Mapping[str, Any] = MappingProxyType({})) -> list[TrainingPhase]:
+    """The phases of a run on this rank, with `workers` loader workers each. They train those of `parameters` that they
+    do not freeze. A run that resumes gives its progress, and the part of its config with which the checkpoint was
+    `saved`. Raises `PreflightError` if it cannot continue there."""
+    schedules = build_schedules(config, len(sets.train), progress)
     config = with_phase_values(config, schedules)
     phases = [phase for phase in config.phases.values() if phase is not None]
     if progress:

@@ -18,6 +18,7 @@ from drumbeat.data.schedule import Schedule
 from drumbeat.data.user_code import SampleError
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import average_due, build_batches, build_phases
+from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.tasks import Classification
@@ -44,7 +45,7 @@ def model() -> nn.Sequential:
 
 
 def phases_of(found: Config, network: nn.Module) -> list[TrainingPhase]:
-    return build_phases(found, SETS, model=network, task=Classification(), world=ALONE,
+    return build_phases(found, SETS, model=network, parameters=trainable(network), task=Classification(), world=ALONE,
                         forward=build_forward(found, ALONE.device), workers=0)
 
 

@@ -130,6 +130,12 @@ def test_a_phase_that_has_ended_early_is_as_long_as_it_was(reason: Any, steps: l
     assert [one.steps for one in build_schedules(config(4), 10, at)] == steps
 
 
+def test_a_phase_that_has_ended_early_keeps_its_batch_size() -> None:
+    at = replace(progress(2, 1, change(3, "batch_size", 4, 3)), ended=(
+        PhaseEnd(phase=0, steps=2, reason="patience", text=""),))
+    assert build_schedules(config(3), 10, at) == [Schedule(10, 4, 1).cut(2), Schedule(10, 3, 2, ((1, 4),))]
+
+
 def test_a_trial_cuts_each_phase() -> None:
     assert [one.steps for one in build_schedules(replace(config(4), limit_batches=2), 10)] == [2, 2]
     assert [one.steps for one in build_schedules(replace(config(4), limit_batches=4), 10)] == [3, 4]
