@@ -1,12 +1,12 @@
-"""What a phase knows about itself, for the arguments of its optimizer and scheduler, which are numbers in a config:
+"""What a phase knows about itself, for arguments that are numbers in a config:
 
     total_steps: ${phase.steps}
     milestones: ["${phase.steps // 20}"]            the first 5 %
     gamma: ${1e5 ** (1 / phase.steps)}              a factor for each step
 
-Such a reference stays one in the run's config, and is computed where the optimizer is built, because the size of the
-training set decides it. torch's schedulers count steps in whole numbers, so a result is rounded to one, except that of
-a power.
+The arguments are those of a phase's optimizer, groups, scheduler and average. Such a reference stays one in the run's
+config, and is computed where the optimizer is built, because the size of the training set decides it. torch's
+schedulers count steps in whole numbers, so a result is rounded to one, except that of a power.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES = ("steps", "epochs", "steps_per_epoch")
 in an epoch, which may be a fraction."""
 
 REFERENCE = re.compile(r"\$\{([^${}:]*(?<![\w.])phase\.[^${}:]*)\}")
-PLACES = re.compile(r"phases\.[^.]+\.(optimizer|scheduler|groups)\b")
+PLACES = re.compile(r"phases\.[^.]+\.(optimizer|scheduler|groups|average)\b")
 """The keys that may hold references."""
 
 EXAMPLE = {"steps": 1000, "epochs": 10, "steps_per_epoch": 100}
@@ -92,8 +92,8 @@ def misplaced(values: Mapping[str, Any]) -> Iterator[Fault]:
             resolved(value, EXAMPLE, key, faults)
             yield from faults
         elif text := next(_references(value), ""):
-            yield Fault(what=f"{key} refers to a phase, and only the optimizer, the scheduler and the groups of a "
-                             "phase can", where=key, given=text, remedy="Write the number itself.")
+            yield Fault(what=f"{key} refers to a phase, and only its optimizer, groups, scheduler and "
+                             "average can", where=key, given=text, remedy="Write the number itself.")
 
 
 def _references(node: Any) -> Iterator[str]:

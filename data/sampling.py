@@ -209,7 +209,8 @@ class LengthBuckets:
 
     Used instead of `loader.ShardedBatchSampler`. The samples of `batches` steps, a window, are sorted by length and
     split into batches, which are assigned to the window's steps at random. The last window of a phase is shorter, so
-    that it ends with the phase. The sample at a position and its augmentation do not change. Around an epoch boundary,
+    that it ends with the phase; a phase that ends early reads only a part of its last one, so that it can be continued.
+    The sample at a position and its augmentation do not change. Around an epoch boundary,
     up to a window of samples is read early or late: each position is read once per phase, not per epoch.
 
     A rank reads every world_size-th position of the sorted batch, as many as in its `order.shard`, so that all ranks
@@ -254,14 +255,14 @@ class LengthBuckets:
         step = self.first
         while step < self.schedule.steps:
             begin = step - (step - self.schedule.changed_at) % self.batches
-            for batch in self._window(begin)[step - begin:]:
+            for batch in self._window(begin)[step - begin:self.schedule.steps - begin]:
                 yield batch[self.mine]
                 step += 1
 
     def _window(self, begin: int) -> Integers:
         """The positions of the window that starts at step `begin`, in the order of reading: [steps, batch_size]."""
-        end = min(begin + self.batches, self.schedule.steps)
-        positions = np.arange(self.schedule.positions(begin).start, self.schedule.positions(end - 1).stop)
+        end = min(begin + self.batches, self.schedule.planned or self.schedule.steps)
+        positions = np.arange(self.schedule.start(begin), self.schedule.start(end))
         by_length = np.argsort(self.lengths[self.stream.indices(positions)], kind="stable")
         deal = Permutation(end - begin, key(self.stream.seed, "window", self.stream.phase, begin))
         return positions[by_length].reshape(end - begin, -1)[deal(np.arange(end - begin))]

@@ -29,6 +29,9 @@ class Schedule:
     earlier: tuple[tuple[int, int], ...] = ()
     """Steps that the phase took with other batch sizes before its present one: (steps, batch size), in order."""
 
+    planned: int = 0
+    """The steps of the phase if it did not end early (`cut`); 0 if it does not."""
+
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1, not {self.n} and {self.batch_size}")
@@ -99,7 +102,8 @@ class Schedule:
             return self
         read = self.start(steps)
         boundary = read - read % self.n
-        return replace(self, epochs=Fraction(boundary if boundary > self.start(steps - 1) else read, self.n))
+        return replace(self, epochs=Fraction(boundary if boundary > self.start(steps - 1) else read, self.n),
+                       planned=self.planned or self.steps)
 
 
 def _exact(epochs: float | Fraction) -> Fraction:

@@ -27,8 +27,7 @@ class SegmentationFolder(ImageFiles):
     The mask of images/a/b.jpg is masks/a/b.png: grayscale, or with a palette, and its pixels are class numbers, or
     `ignore_index` for those that do not count. `classes` are the names of the classes, from number 0 on. `values` are
     the pixel values of the classes, if they are not their numbers: [0, 255] for masks in black and white. The other
-    arguments are those of `ImageFiles`. Files and folders are ignored as by `ImageFolder`. A model may use the number
-    of classes as `num_classes: from_data`.
+    arguments are those of `ImageFiles`. Files and folders are ignored as by `ImageFolder`.
 
     Raises `FileNotFoundError` if a folder or a mask does not exist, and `ValueError` if there are no images, or if two
     have the same mask.
@@ -71,10 +70,6 @@ class SegmentationFolder(ImageFiles):
             self._known[ignore_index] = True
         self._numbers = np.arange(256, dtype=np.uint8)
         self._numbers[numbers] = range(len(numbers))
-
-    @property
-    def facts(self) -> dict[str, int]:
-        return super().facts | {"num_classes": len(self.classes)}
 
     @property
     def stamps(self) -> Integers:

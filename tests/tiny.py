@@ -51,7 +51,7 @@ phases:
     start_from: best
     clip_norm: 1.0
     optimizer: {_target_: torch.optim.SGD, lr: 0.05, momentum: 0.9}
-    scheduler: {_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 25}
+    scheduler: {_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: "${phase.steps}"}
 evaluation: {batch_size: 8}
 checkpoints: {every_steps: 3}
 tracking: {every_steps: 2, images: 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,25 @@ from drumbeat.trainers.commands.preflight import preflight
 
 NOTHING_PRETRAINED = "initialize.weights=null"
 
+def _imagenet(name: str, epochs: int) -> list[str]:
+    """The whole recipe of a config for ImageNet, on images of 32 pixels, with enough epochs for the warm-up to end."""
+    transforms = load(name).config.data.transforms
+    small = {part: [one | {"size": 32} if "size" in one else one for one in getattr(transforms, part)]
+             for part in ("train", "evaluate")}
+    return ["data.root=datasets/hymenoptera_data", "batch_size=16", f"phases.train.epochs={epochs}",
+            f"evaluation.every_epochs={epochs / 2}", "data.workers=0",
+            *(f"data.transforms.{part}={json.dumps(ones)}" for part, ones in small.items())]
+
+
 SMALL: dict[str, Sequence[str]] = {
     "resnet18_hymenoptera": [NOTHING_PRETRAINED, "phases.train.epochs=0.25"],
     "resnet18_hymenoptera_frozen": [NOTHING_PRETRAINED, "phases.train.epochs=0.25"],
     "resnet18_imagefolder": [NOTHING_PRETRAINED, "phases.train.epochs=0.25",
                              "data.root=datasets/hymenoptera_data"],
+    "resnet50_imagenet": [*_imagenet("resnet50_imagenet", 6), "phases.train.average_every=4"],
+    "vit_small": [*_imagenet("vit_small", 30),
+                  "model={_target_: torchvision.models.VisionTransformer, image_size: 32, patch_size: 8, num_layers: 2, "
+                  "num_heads: 2, hidden_dim: 32, mlp_dim: 64, num_classes: from_data}"],
     "cnn_cifar10": ["phases.train.epochs=0.2"],
     "cnn_cifar10_augmented": ["phases.train.epochs=0.2", "data.workers=0"],
     "mlp_fashion_mnist": ["phases.train.epochs=2"],

@@ -1,5 +1,5 @@
-"""Builds the optimizer and the scheduler of a phase: an optimizer may have parameter groups, and a group an optimizer
-of its own."""
+"""Builds the optimizer of a phase, its scheduler and the average of its weights. An optimizer may have parameter
+groups, and a group an optimizer of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.schema import Phase
@@ -63,6 +64,20 @@ def build_scheduler(phase: Phase, name: str, optimizer: torch.optim.Optimizer) -
     `optimizer` get it."""
     return instantiate(phase.scheduler, f"phases.{name}.scheduler", optimizer, inner={"optimizer": optimizer}) if (
         phase.scheduler) else None
+
+
+def build_average(phase: Phase, name: str, model: nn.Module) -> Any:
+    """The average of the model's weights in phase `name`, which has a copy of the model; None for no average. Raises
+    `PreflightError`."""
+    if not phase.average:
+        return None
+    where = f"phases.{name}.average"
+    built = instantiate(phase.average, where, model)
+    if not isinstance(built, AveragedModel):
+        raise PreflightError(Fault(what="this does not average weights", where=where,
+                                   given=str(phase.average.get("_target_")),
+                                   remedy="Name torch.optim.swa_utils.AveragedModel, or a class that extends it."))
+    return built
 
 
 def has_fused(optimizer: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from drumbeat.trainers.build import (
     build_mixing,
     build_stream,
 )
-from drumbeat.trainers.build_optimizer import build_scheduler, optimizer_maker
+from drumbeat.trainers.build_optimizer import build_average, build_scheduler, optimizer_maker
 from drumbeat.trainers.changed_optimizer import Earlier
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.freezing import frozen_parts, set_trainable, trainable
@@ -39,12 +39,12 @@ OPTIMIZER_KEYS = ("optimizer", "groups", "layers", "layer_decay", "scheduler", "
 
 
 def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, world: World, forward: Forward,
-                 workers: int, progress: Progress | None = None, saved: Mapping[str, Any] = MappingProxyType({})
-                 ) -> list[TrainingPhase]:
-    """The phases of a run on this rank, with `workers` loader workers each. A run that resumes gives its progress, and
-    the part of its config with which the checkpoint was `saved`. Raises `PreflightError` if it cannot continue there.
-    """
-    parameters, schedules = trainable(model), build_schedules(config, len(sets.train), progress)
+                 workers: int, parameters: Sequence[nn.Parameter], progress: Progress | None = None,
+                 saved: Mapping[str, Any] = MappingProxyType({})) -> list[TrainingPhase]:
+    """The phases of a run on this rank, with `workers` loader workers each. They train those of `parameters` that they
+    do not freeze. A run that resumes gives its progress, and the part of its config with which the checkpoint was
+    `saved`. Raises `PreflightError` if it cannot continue there."""
+    schedules = build_schedules(config, len(sets.train), progress)
     config = with_phase_values(config, schedules)
     phases = [phase for phase in config.phases.values() if phase is not None]
     if progress:
@@ -56,16 +56,19 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
                     keep_epochs=config.checkpoints.keep_every_epochs),
         make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
                             build_earlier(config, number, model, schedule, progress, saved) if progress else None,
-                            schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs)),
+                            schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs),
+                            partial(average_due, schedule, phase.average_every)),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
     ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=False))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
                        parameters: Sequence[nn.Parameter] | None = None, earlier: Earlier | None = None,
-                       scheduler_steps: int = 0) -> PhaseRunner:
+                       scheduler_steps: int = 0, average_due: Callable[[int], bool] = lambda step: True
+                       ) -> PhaseRunner:
     """Phase `number` on this rank. The model trains those of `parameters` that the phase does not freeze; by default,
-    of those that it trains now. For `earlier` and `scheduler_steps` see `PhaseRunner`. Raises `PreflightError`."""
+    of those that it trains now. For `earlier`, `scheduler_steps` and `average_due` see `PhaseRunner`. Raises
+    `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
     frozen = frozen_parts(model, phase, name)
@@ -74,9 +77,16 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         name=name, number=number, seed=config.seed, model=model, frozen=frozen.modules, task=task, world=world,
         forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=optimizer_maker(phase, name, model), make_scheduler=partial(build_scheduler, phase, name),
+        make_average=partial(build_average, phase, name), average_due=average_due,
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
         scheduler_steps=scheduler_steps, find_unused=config.find_unused_parameters)
+
+
+def average_due(schedule: Schedule, every: int | None, step: int) -> bool:
+    """Whether the average of a phase's weights is updated after its first `step` steps: each time that many are taken,
+    or at the ends of epochs and of the phase if that is None."""
+    return step % every == 0 if every else schedule.next_mark(step - 1) == step
 
 
 def build_earlier(config: Config, number: int, model: nn.Module, schedule: Schedule, progress: Progress,

@@ -17,6 +17,7 @@ from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
 from drumbeat.trainers.evaluate import Few
+from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
@@ -41,9 +42,9 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
         most = config.limit_batches * config.evaluation.batch_size
         sets = replace(sets, validation=sets.validation and Few(sets.validation, most),
                        test=sets.test and Few(sets.test, most))
-    phases = build_phases(config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
-                          progress=progress if checkpoint else None,
-                          saved=checkpoint.state.config if checkpoint else {})
+    plan = partial(build_phases, config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
+                   parameters=trainable(model))
+    phases = plan(progress=progress, saved=checkpoint.state.config) if checkpoint else plan()
     hours = config.budget.hours
 
     def seconds_left() -> float:
@@ -74,7 +75,8 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
                           keep_best=config.checkpoints.keep_best,
                           images=config.tracking.images, metrics=build_metrics(config, task), heartbeat=heartbeat)
     return Training(world=world, model=model, architecture=str(config.model.get("_target_")), phases=phases,
-                    saver=saver, evaluator=evaluator, log=log, stragglers=Stragglers(world, attempt, tracker),
+                    plan=lambda progress: plan(progress=progress), saver=saver, evaluator=evaluator, log=log,
+                    stragglers=Stragglers(world, attempt, tracker),
                     coordinator=coordinator, checkpoints=checkpoints, watchdog=watchdog, time_spent=time_spent,
                     log_every_steps=config.tracking.every_steps,
                     desync_check_steps=config.watchdog.desync_check_steps,

@@ -3,7 +3,7 @@
     model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, padding_idx: from_data}
 
 An argument `from_data` gets the training set's fact of the same name: `classes`, the number of its classes, labels or
-values, or an item of its attribute `facts`. A checkpoint contains the facts, so the model can be built again without
+values, which other libraries call `num_classes` or `num_labels`, or an item of its attribute `facts`. A checkpoint contains the facts, so the model can be built again without
 the data.
 """
 
@@ -17,6 +17,9 @@ from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.preconditions import FROM_DATA, innermost
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Samples
+
+SAME = {"num_classes": "classes", "num_labels": "classes"}
+"""Other names of a fact: those of torchvision and timm, and of Hugging Face."""
 
 
 def facts_of(samples: Samples) -> dict[str, Any]:
@@ -37,13 +40,14 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
             return [filled(value, f"{key}[{number}]", name) for number, value in enumerate(node)]
         if node != FROM_DATA:
             return node
-        if name not in facts:
+        fact = name if name in facts else SAME.get(name, name)
+        if fact not in facts:
             kind = innermost(config.data.train).get("_target_", "none")
             faults.append(Fault(what=f"the training set has no fact '{name}'", where=key,
                                 given=f"{name}: {node}, and the dataset is {kind}",
                                 remedy=f"{nearest(name, facts)} Or write the value itself." if facts else
                                 "Write the value itself."))
-        return facts.get(name)
+        return facts.get(fact)
 
     model = filled(config.model, "model", "model")
     if faults:

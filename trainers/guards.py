@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -50,9 +51,12 @@ class Buffers:
         """The buffers at the last `keep`, by place."""
         self.groups: list[tuple[list[Tensor], list[Tensor]]] = []
         """The same as integers, by type: each group and its copy."""
+        self.ahead = False
+        """Whether they are those of a forward pass whose step is not taken."""
 
     def keep(self) -> None:
         """Copies the buffers; called before a forward pass."""
+        self.ahead = True
         if self.places:
             self._keep()
 
@@ -73,6 +77,7 @@ class Buffers:
         """Restores the buffers from the copies. With `condition`, a bool scalar on the device, the device restores them
         only if it is true, and the host does not wait for its value. Modules may also have replaced a buffer by a new
         tensor of the same shape."""
+        self.ahead = False
         for group, kept in self.groups:
             if condition is not None:
                 kept = list(torch._foreach_sub(kept, group))
@@ -84,6 +89,25 @@ class Buffers:
                 buffers[name] = before
             elif now is not before and before is not None and now is not None and now.shape == before.shape:
                 buffers[name] = torch.where(cast(Tensor, condition), before, now)
+
+    @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """The buffers have their values after the last step, also if the forward pass of the next one has changed
+        them."""
+        if not self.ahead:
+            yield
+            return
+        now = [buffers[name] for buffers, name in self.places]
+        values = [[one.clone() for one in group] for group, _ in self.groups]
+        self.restore()
+        try:
+            yield
+        finally:
+            for (group, _), changed in zip(self.groups, values, strict=True):
+                torch._foreach_copy_(group, changed)
+            for (buffers, name), value in zip(self.places, now, strict=True):
+                buffers[name] = value
+            self.ahead = True
 
 
 def total_norm(gradients: list[Tensor]) -> Tensor:

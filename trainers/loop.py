@@ -61,7 +61,9 @@ class Training:
     model: nn.Module
     architecture: str
     """The model's name in the config, for errors."""
-    phases: Sequence[TrainingPhase]
+    phases: list[TrainingPhase]
+    plan: Callable[[Progress], Sequence[TrainingPhase]]
+    """The phases as they follow from the progress. One that has ended early leaves more of a budget to the next."""
     saver: Saver
     evaluator: Evaluator
     log: TrainingLog
@@ -96,9 +98,9 @@ class Training:
                 self._start_phase(number)
             if self._train(phase, self.checkpoint if begun else None) == "stopped":
                 return "stopped"
-            self.log.shorten(phase.schedule.steps - self.progress.phase_step)
-            if (end := end_of(self.progress, number)) and end.reason == "hours":
-                break
+            if end_of(self.progress, number):
+                self.phases[number:] = self.plan(self.progress)[number:]
+                self.log.resize(sum(one.schedule.steps for one in self.phases))
         return "finished"
 
     def _train(self, phase: TrainingPhase, resumed: Checkpoint | None) -> End:
@@ -109,11 +111,12 @@ class Training:
             self.time_spent.add("waiting")
             self.watchdog.pet(self.progress.step)
             request = self.coordinator.before(self.progress.step)
-            if request.save or request.stop:
+            ends = request.end and self.progress.step > saver.saved_step  # no checkpoint is written twice
+            if request.stop or (request.save and not ends):
                 saver.save(runner)
             if request.stop:
                 return "stopped"
-            if request.end and self.progress.phase_step > 0:
+            if ends:
                 self._reach(phase, runner, Mark(step=self.progress.phase_step, evaluate=True), reason="hours")
                 break
             if request.exchange:
@@ -235,6 +238,4 @@ class Training:
 
     def _overshoot(self) -> int:
         """Samples that the run has read past the ends of its phases."""
-        ends = [end_of(self.progress, number) for number in range(self.progress.phase + 1)]
-        return sum((phase.schedule.cut(end.steps) if end else phase.schedule).overshoot
-                   for phase, end in zip(self.phases, ends, strict=False))
+        return sum(phase.schedule.overshoot for phase in self.phases[:self.progress.phase + 1])

@@ -45,12 +45,15 @@ class PhaseRunner:
                  make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
                  make_scheduler: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
+                 make_average: Callable[[nn.Module], Any] = lambda model: None,
+                 average_due: Callable[[int], bool] = lambda step: True,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
                  earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
         the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
-        trained, `make_scheduler` with the optimizer. `mixes` says whether targets are those of `data.mixing`, and
+        trained, `make_scheduler` with the optimizer, and `make_average` with the model; for `average_due` see
+        `Averaging`. `mixes` says whether targets are those of `data.mixing`, and
         `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
         checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the scheduler is
         advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a step."""
@@ -79,7 +82,7 @@ class PhaseRunner:
                        if type(one).zero_grad is not torch.optim.Optimizer.zero_grad]
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world, find_unused=find_unused)
-        self.averaging = Averaging(self.optimizer, self.trained, self.names)
+        self.averaging = Averaging(self.optimizer, model, make_average(model), average_due)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
@@ -105,7 +108,7 @@ class PhaseRunner:
         self.discard()
         if checkpoint is not None:
             self.load(checkpoint)
-        return self.state()[0] | shapes | self.averaging.trained
+        return self.state()[0] | shapes | self.averaging.trained()
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint that was saved in this phase."""
@@ -181,17 +184,22 @@ class PhaseRunner:
             self.optimizer.step()
         else:
             self.buffers.restore()
+        self.buffers.ahead = False
         self._clear_gradients()
         self.times.end()
         return check
 
-    def settle(self, check: FiniteCheck | None) -> bool:
-        """Returns whether the last update was taken, and advances the scheduler if it was. Called once for each update,
-        before the next one and before anything reads the state."""
+    def settle(self, check: FiniteCheck | None, step: int = 0) -> bool:
+        """Returns whether the last update was taken, and advances the scheduler and the average if it was. Called once
+        for each update, before the next one and before anything reads the state. `step` is the number of steps of the
+        phase up to this one."""
         if check is not None and not check.passed():
             for parameter in [*self.optimizer.state][check.states:]:  # SGD creates its momentum in a skipped step too
                 del self.optimizer.state[parameter]
             return False
+        if self.averaging.is_due(step):
+            with self.buffers.as_trained():
+                self.averaging.update()
         if self.scheduler is not None and self.scheduler_every == "step" and not isinstance(
                 self.scheduler, ReduceLROnPlateau):
             self._advance()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from drumbeat.configs.errors import Fault, PreflightError
@@ -27,12 +27,12 @@ def build_schedules(config: Config, n: int, progress: Progress | None = None) ->
         if phase is None:
             continue
         end, taken = end_of(progress, number) if progress else None, _taken(progress, number)
-        schedule = _ended(Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
-                                   _earlier(config, number, name, progress) if progress and progress.changes else ()))
-        for most in (config.limit_batches, left):
-            schedule = schedule if most is None else schedule.cut(max(most, taken))
-        found.append(schedule.cut(max(end.steps, taken)) if end else schedule)
-        left = left if left is None else left - schedule.steps  # as at the start, when nobody knew of an early end
+        schedule = Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
+                            _earlier(config, number, name, progress) if progress and progress.changes else ())
+        limits = [max(most, taken) for most in (config.limit_batches, left) if most is not None]
+        planned = _ended(schedule, limits)
+        found.append(_ended(schedule, [*limits, max(end.steps, taken)]) if end else planned)
+        left = left if left is None else left - planned.steps  # as at the start, when nobody knew of an early end
         if (left is not None and left <= 0) or (end and end.reason == "hours"):
             break
     return found
@@ -57,7 +57,8 @@ def with_phase_values(config: Config, schedules: Sequence[Schedule] = (), *, lea
         groups = {one: group and replace(group, optimizer=numbers(group.optimizer, key=f"{key}.groups.{one}.optimizer"))
                   for one, group in phase.groups.items()}
         phases[name] = replace(phase, optimizer=numbers(phase.optimizer, key=f"{key}.optimizer"), groups=groups,
-                               scheduler=numbers(phase.scheduler, key=f"{key}.scheduler"))
+                               scheduler=numbers(phase.scheduler, key=f"{key}.scheduler"),
+                               average=numbers(phase.average, key=f"{key}.average"))
     if faults:
         raise PreflightError(*faults)
     return replace(config, phases=phases)
@@ -89,13 +90,18 @@ def earlier_phase(config: Config, number: int, progress: Progress, saved: Mappin
     return found
 
 
-def _ended(schedule: Schedule) -> Schedule:
-    """The schedule. If the phase was at its end when its batch size changed, its last size stays its present one."""
-    if not schedule.earlier:
-        return schedule
-    *earlier, (_, size) = schedule.earlier
-    ended = replace(schedule, batch_size=size, earlier=tuple(earlier))
-    return ended if ended.steps == schedule.changed_at else schedule
+def _ended(schedule: Schedule, limits: Sequence[int]) -> Schedule:
+    """The schedule, cut to these steps. If the phase was at its end when its batch size changed, its last size stays
+    its present one."""
+    def cut(one: Schedule) -> Schedule:
+        return reduce(Schedule.cut, limits, one)
+
+    if schedule.earlier:
+        *earlier, (_, size) = schedule.earlier
+        ended = cut(replace(schedule, batch_size=size, earlier=tuple(earlier)))
+        if ended.steps == schedule.changed_at:
+            return ended
+    return cut(schedule)
 
 
 def _earlier(config: Config, number: int, name: str, progress: Progress) -> tuple[tuple[int, int], ...]:

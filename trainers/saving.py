@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -60,6 +60,11 @@ class Saver:
     """The number of steps just before this one that were skipped, in this attempt."""
     pending: PendingStep | None = None
     """The last step, until `settle`."""
+    saved_step: int = field(init=False)
+    """The step of the last checkpoint, or of that from which this attempt resumes."""
+
+    def __post_init__(self) -> None:
+        self.saved_step = self.progress.step
 
     def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
@@ -74,7 +79,7 @@ class Saver:
         last, self.pending = self.pending, None
         if last is None:
             return
-        if not runner.settle(last.check):
+        if not runner.settle(last.check, self.progress.phase_step):
             error = not_finite(last.progress.step, last.loss, last.batch, self.world, last.sample_losses, self.names())
             reason = self._why_not_skip()
             if self.stops_at_nonfinite or reason:
@@ -114,6 +119,7 @@ class Saver:
             self.tracker.flush()
             with runner.averaging.averaged():
                 self.checkpoints.save(self.progress, self.model.state_dict(), *runner.state())
+        self.saved_step = self.progress.step
         self.check_skipped(self.progress, 0)
         self.coordinator.saved(time.monotonic() - began)
         self.time_spent.add("saving")

@@ -95,11 +95,10 @@ class TrainingLog:
         self.phase, self.printed_at, self.drawn = name, -math.inf, -1
         self.tracker.status(phase=name, phase_steps=schedule.steps, seconds=seconds, steps=self.total_steps)
 
-    def shorten(self, steps: int) -> None:
-        """The run is this many steps shorter, because a phase has ended early."""
-        if steps:
-            self.total_steps -= steps
-            self.tracker.status(now=True, steps=self.total_steps)
+    def resize(self, steps: int) -> None:
+        """The run has this many steps now, because a phase has ended early."""
+        self.total_steps = steps
+        self.tracker.status(now=True, steps=steps)
 
     def step(self, progress: Progress, loss: Tensor, *, samples: int, waited: float) -> None:
         """Records a step on `samples` samples over all ranks, for whose batch this rank waited `waited` seconds."""

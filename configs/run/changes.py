@@ -92,6 +92,8 @@ RULES = (
     Rule("phases.*.layers", "later", STATE),
     Rule("phases.*.layer_decay", "now", "the learning rates of the next steps"),
     Rule("phases.*.scheduler*", "now", "the new schedule continues at the step that the phase has reached"),
+    Rule("phases.*.average._target_", "later", "the average is one of the weights since the phase has begun"),
+    Rule("phases.*.average*", "now", "the averages of the next steps"),
     Rule("phases.*.clip_norm", "now", "the gradients of the next steps"),
     Rule("phases.*.transforms", "now", "the augmentation of the samples that are not read yet"),
     Rule("phases.*.freeze", "later", STATE),

@@ -81,8 +81,17 @@ def reopened(progress: Progress, config: Config) -> Progress:
 
 
 def _hours_used(config: Config, progress: Progress) -> bool:
+    """Whether less than a second is left: the checkpoint was saved at about the time when they were used up."""
     hours = config.budget.hours
-    return hours is not None and sum(progress.seconds.values()) >= SECONDS * hours
+    return hours is not None and sum(progress.seconds.values()) + 1 >= SECONDS * hours
+
+
+def ended_between(config: Config, progress: Progress) -> bool:
+    """Whether a run that has finished with this config has not begun its next phase, because its hours were used up
+    when a phase was complete."""
+    used = config.budget.steps
+    return (config.budget.hours is not None and progress.phase + 1 < len(config.phases)
+            and (used is None or progress.step < used))
 
 
 def continues(before: Config, after: Config, progress: Progress | None) -> bool:
@@ -94,9 +103,13 @@ def continues(before: Config, after: Config, progress: Progress | None) -> bool:
     if progress and used is not None and (progress.step >= used or (
             (left is None or left > used) and any(end.phase < progress.phase for end in progress.ended))):
         return True  # the steps that an early end has left over are nobody's, so such a run stops before its budget
-    if progress and (end := end_of(progress, progress.phase)):
-        more = end.reason != "hours" and len(after.phases) > progress.phase + 1
-        return more or reopened(progress, after) is not progress
+    end = end_of(progress, progress.phase) if progress else None
+    if progress and end and (end.reason == "hours" or reopened(progress, after) is not progress):
+        return reopened(progress, after) is not progress
+    if progress and ended_between(before, progress):
+        return not _hours_used(after, progress)
+    if progress and end:
+        return len(after.phases) > progress.phase + 1
     *_, last = before.phases
     old, new = (phase.epochs if (phase := config.phases.get(last)) else 0.0 for config in (before, after))
     return len(after.phases) > len(before.phases) or new > old

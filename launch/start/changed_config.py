@@ -11,7 +11,7 @@ from drumbeat.configs.errors import ConfigError, Fault, RunError
 from drumbeat.configs.load import Loaded, reload
 from drumbeat.configs.run.changes import changes_text, differences, kept, refusals
 from drumbeat.configs.run.checkpoint_records import CheckpointState
-from drumbeat.configs.run.ends import continues, end_of
+from drumbeat.configs.run.ends import continues, end_of, ended_between
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
@@ -31,8 +31,9 @@ def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str,
     if finished and not continues(before, loaded.config, state.progress if state else None):
         *_, last = before.phases
         ended = end_of(state.progress, state.progress.phase) if state else None
-        key = "budget.steps" if state and state.progress.step == before.budget.steps else "budget.hours" if (
-            ended and ended.reason == "hours") else f"phases.{last}.{ended.reason if ended else 'epochs'}"
+        key = "budget.steps" if state and state.progress.step == before.budget.steps else "budget.hours" if state and (
+            ended.reason == "hours" if ended else ended_between(before, state.progress)) else (
+            f"phases.{last}.{ended.reason if ended else 'epochs'}")
         raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path), given=ended.text if ended else "",
                              remedy=f"Train it for longer: {command('resume', run)} {key}=N\n"
                                     f"Or start it again as a new run: {command('rerun', run)} KEY=VALUE"))

@@ -1,4 +1,4 @@
-"""Numbers of a phase that its optimizer and scheduler refer to: ${phase.steps}."""
+"""Numbers of a phase that its optimizer, scheduler and average refer to: ${phase.steps}."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_config_of_a_run_keeps_the_reference(write: Write, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("changes", "where", "what"), [
-    (["model.width=${phase.steps}"], "model.width", "only the optimizer, the scheduler and the groups of a phase can"),
+    (["model.width=${phase.steps}"], "model.width", "only its optimizer, groups, scheduler and average can"),
     (["data.transforms.batch=[{_target_: x, n: '${phase.steps}'}]"], "data.transforms.batch", "refers to a phase"),
     (["phases.head.scheduler={_target_: x.Y, n: '${phase.stepz}'}"], "phases.head.scheduler.n",
      "a phase has no 'stepz'. Did you mean 'steps'?"),

@@ -258,6 +258,14 @@ def test_a_start_within_a_window_is_a_seek() -> None:
                    for a, b in zip(ours, theirs, strict=True))
 
 
+def test_a_phase_that_ends_early_reads_what_the_whole_phase_reads_first() -> None:
+    """So a budget or patience that end it within a window can be extended."""
+    table, stream, lengths = window_case()
+    short, whole = ([*LengthBuckets(one, stream, lengths, batches=4, rank=0, world_size=1)]
+                    for one in (table.cut(15).cut(14), table))
+    assert np.array_equal(short, whole[:14])
+
+
 def test_batches_and_shards_are_of_similar_lengths() -> None:
     """Each batch is a run of its window's sorted lengths, and of three ranks each gets every third of it."""
     table, stream, lengths = window_case()

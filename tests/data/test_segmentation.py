@@ -71,7 +71,7 @@ def test_images_and_their_masks(tmp_path: Path) -> None:
     assert (image.mode, image.size, type(mask), mask.dtype) == ("RGB", (8, 6), Mask, torch.uint8)
     assert torch.equal(torch.tensor(np.asarray(image)[..., 0] > 0), mask > 0)
     assert [samples[index][1].unique().tolist() for index in range(3)] == [[0, 1], [0, 1], [0, 255]]
-    assert samples.facts == {"num_classes": 2}
+    assert samples.facts == {}
     assert samples.notes() == ["left out 1 @eaDir"]
 
 
@@ -144,7 +144,7 @@ def test_images_of_sixteen_bits_keep_them(tmp_path: Path) -> None:
     for number in range(40):
         write(tmp_path, f"c{number:02}", mask_of())
     many = folder_of(tmp_path)
-    assert (many.depth, many.facts) == (None, {"num_classes": 2})
+    assert (many.depth, many.facts) == (None, {})
     with pytest.raises(ValueError, match="it has 16 bits per value, and the files that were looked at before have 8"):
         many[1]
 

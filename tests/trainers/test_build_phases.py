@@ -17,7 +17,8 @@ from drumbeat.data.memory import Arrays
 from drumbeat.data.schedule import Schedule
 from drumbeat.data.user_code import SampleError
 from drumbeat.trainers.build import Sets, build_forward
-from drumbeat.trainers.build_phases import build_batches, build_phases
+from drumbeat.trainers.build_phases import average_due, build_batches, build_phases
+from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.position import build_schedules
 from drumbeat.trainers.tasks import Classification
@@ -44,7 +45,7 @@ def model() -> nn.Sequential:
 
 
 def phases_of(found: Config, network: nn.Module) -> list[TrainingPhase]:
-    return build_phases(found, SETS, model=network, task=Classification(), world=ALONE,
+    return build_phases(found, SETS, model=network, parameters=trainable(network), task=Classification(), world=ALONE,
                         forward=build_forward(found, ALONE.device), workers=0)
 
 
@@ -70,6 +71,12 @@ def test_a_runner_has_the_settings_of_its_phase() -> None:
     assert {(one.seed, one.micro_batch_size, one.checks_finite, one.loss.mixes) for one in (head, whole)} == {
         (7, 2, False, False)}
     assert [len(one.trained) for one in (head, whole)] == [2, 4]
+
+
+def test_an_average_is_updated_every_so_many_steps_or_at_the_ends_of_epochs() -> None:
+    schedule = Schedule(10, 4, 2.5)  # 25 samples: 7 steps, and epochs end after 3 and 5
+    assert [[step for step in range(1, 8) if average_due(schedule, every, step)] for every in (1, 3, None)] == [
+        [1, 2, 3, 4, 5, 6, 7], [3, 6], [3, 5, 7]]
 
 
 def test_a_frozen_layer_of_one_phase_is_trained_in_the_next() -> None:

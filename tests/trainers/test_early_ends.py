@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.load import load
-from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import saved_steps
 from drumbeat.configs.run.records import Result
@@ -162,13 +162,39 @@ def test_a_budget_of_hours_ends_the_run_after_a_step(tmp_path: Path, monkeypatch
     monkeypatch.setattr(stopping, "SECONDS_BETWEEN_CHECKS", 0.0)
     run, training = trained(tmp_path / "run", "budget.hours=1e-9")
     assert ends(training) == [(0, 1, "hours")]
-    assert training.progress.step == training.progress.last["step"] == training.log.total_steps - 6 == 1
+    assert training.progress.step == training.progress.last["step"] == training.log.total_steps == 1
     again, losses = attempted(run, None, ["budget.hours=1e-9"])
     assert (losses, again.progress.step) == ([], 1)
     longer, _ = attempted(run, None, ["budget.hours=1"])
     assert (longer.progress.step, longer.progress.ended) == (12, ())
     _, straight = trained(tmp_path / "straight")
     assert weights_sha256(longer.model.state_dict()) == weights_sha256(straight.model.state_dict())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_phase_leaves_of_the_budget_is_for_the_next(tmp_path: Path, killed: bool) -> None:
+    """The first phase could use all of it, and ends after 9 steps; also if the run is killed then."""
+    changes = [*EARLY, "phases.all.target=null", "phases.all.epochs=9", "budget.steps=16"]
+    run = new_run(tmp_path / "run")
+    if killed:
+        until(run, 11, changes)
+    training, _ = attempted(run, None, changes)
+    assert training.progress.step == training.log.total_steps == 16
+    assert [phase.schedule.steps for phase in training.phases] == [9, 7]
+
+
+def test_hours_and_a_save_or_a_stop_before_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is not written twice, so the run ends, and that is saved, after a later step."""
+    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_CHECKS", 0.0)
+    run, hours = new_run(tmp_path / "run"), ["budget.hours=1e-9", "checkpoints.every_minutes=1e-9"]
+    stopped, _ = attempted(run, 1, ["checkpoints.every_minutes=9"])
+    assert saved_steps(run) == [stopped.progress.step]
+    ended, _ = attempted(run, None, hours)
+    assert ended.progress.step == stopped.progress.step + 1
+    state = CheckpointState.require(run.checkpoints / "last" / "state.json")
+    assert state.progress.ended == ended.progress.ended
+    assert [end.reason for end in state.progress.ended] == ["hours"]
+    assert state.progress.last["step"] == ended.progress.step
 
 
 def test_hours_that_end_with_a_phase_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

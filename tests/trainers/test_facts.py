@@ -42,6 +42,12 @@ def test_they_are_filled_in_before_the_model_is_built(tmp_path: Path) -> None:
     assert config.model["classes"] == "from_data"
 
 
+def test_other_libraries_names_for_the_number_of_classes(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "model={_target_: builtins.dict, num_classes: from_data, num_labels: from_data}")
+    assert with_facts(config, {"classes": 3}).model == config.model | {"num_classes": 3, "num_labels": 3}
+    assert with_facts(config, {"classes": 3, "num_labels": 1}).model["num_labels"] == 1
+
+
 def test_what_the_data_does_not_tell_is_a_fault_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(PreflightError) as caught:
         preflight(config_of(tmp_path, "model.clases=from_data"))

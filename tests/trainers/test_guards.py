@@ -94,6 +94,26 @@ def test_buffers_of_all_kinds_come_back(value: float, condition: bool | None) ->
     assert torch.equal(model.part, model.whole[1:, 0])  # type: ignore[arg-type,index]
 
 
+def test_buffers_are_as_after_the_last_step_for_a_while() -> None:
+    """Also those that the next forward pass has replaced; once that step is taken, its own count."""
+    model = Hoard()
+    buffers = Buffers(model)
+
+    def digest() -> str:
+        return weights_sha256(dict(model.named_buffers()))
+
+    before = digest()
+    buffers.keep()
+    model(torch.ones(3))
+    after, replaced = digest(), model.replaced
+    with buffers.as_trained():
+        assert digest() == before != after
+    assert digest() == after and model.replaced is replaced
+    buffers.ahead = False
+    with buffers.as_trained():
+        assert digest() == after
+
+
 def test_buffers_take_one_operation_for_each_type() -> None:
     """However many there are: 64 of BatchNorm's floats, 32 of its counts. Those of frozen modules take none."""
     model = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(48)))

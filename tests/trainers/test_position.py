@@ -16,7 +16,7 @@ from drumbeat.configs.schema import Budget, Config
 from drumbeat.data.order import Stream
 from drumbeat.data.sampling import LengthBuckets
 from drumbeat.data.schedule import Schedule
-from drumbeat.trainers.position import build_schedules, check_position
+from drumbeat.trainers.position import build_schedules, check_position, with_phase_values
 
 
 def config(batch_size: int, epochs: float = 2, own: int | None = None, **data: Any) -> Config:
@@ -42,6 +42,13 @@ def progress(head: int, body: int, *changes: ConfigChange) -> Progress:
 def test_without_a_change_the_steps_follow_from_the_config() -> None:
     assert build_schedules(config(4), 10) == build_schedules(config(4), 10, progress(3, 2)) == [
         Schedule(10, 4, 1), Schedule(10, 4, 2)]
+
+
+def test_the_average_of_a_phase_may_refer_to_its_length() -> None:
+    one = config(4)
+    body = replace(one.phases["all"], average={"fn": {"decay": "${1e-6 ** (1 / phase.steps)}"}})  # type: ignore[type-var]
+    found = with_phase_values(replace(one, phases={"all": body}), [Schedule(10, 4, 2)])
+    assert found.phases["all"].average == {"fn": {"decay": 1e-6 ** 0.2}}  # type: ignore[union-attr]
 
 
 def test_a_new_batch_size_holds_from_the_step_that_was_reached() -> None:
@@ -121,6 +128,12 @@ def test_a_phase_that_has_ended_early_is_as_long_as_it_was(reason: Any, steps: l
     at = replace(progress(2, 1 if reason != "hours" else 0), ended=(
         PhaseEnd(phase=0, steps=2, reason=reason, text=""),))
     assert [one.steps for one in build_schedules(config(4), 10, at)] == steps
+
+
+def test_a_phase_that_has_ended_early_keeps_its_batch_size() -> None:
+    at = replace(progress(2, 1, change(3, "batch_size", 4, 3)), ended=(
+        PhaseEnd(phase=0, steps=2, reason="patience", text=""),))
+    assert build_schedules(config(3), 10, at) == [Schedule(10, 4, 1).cut(2), Schedule(10, 3, 2, ((1, 4),))]
 
 
 def test_a_trial_cuts_each_phase() -> None:

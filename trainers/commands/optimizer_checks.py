@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from drumbeat.configs.errors import Fault, PreflightError
+from drumbeat.configs.schema import Phase
+from drumbeat.trainers.averaging import switchable
+from drumbeat.trainers.build_optimizer import build_average
 from drumbeat.trainers.several_optimizers import parts_of_step
 
 
@@ -23,6 +27,15 @@ def check_optimizer(optimizer: torch.optim.Optimizer, name: str) -> None:
                 what=f"{kind.__name__} needs several evaluations in each step, which is not supported",
                 where=f"phases.{name}.optimizer", given=f"{kind.__module__}.{kind.__qualname__}.step(closure)",
                 remedy="Use an optimizer that needs one gradient in each step."))
+
+
+def check_average(phase: Phase, name: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raises `PreflightError` if the average of the weights of phase `name` cannot be built, or if the optimizer has
+    one of its own."""
+    if build_average(phase, name, model) is not None and (own := switchable(optimizer)):
+        raise PreflightError(Fault(
+            what=f"{type(own[0]).__name__} averages the weights itself", where=f"phases.{name}.average",
+            given=str(phase.average["_target_"]), remedy="Remove average, or use another optimizer."))
 
 
 def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:

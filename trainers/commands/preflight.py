@@ -52,7 +52,7 @@ from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
-from drumbeat.trainers.commands.optimizer_checks import check_optimizer, check_rates, rates_of
+from drumbeat.trainers.commands.optimizer_checks import check_average, check_optimizer, check_rates, rates_of
 from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
@@ -200,6 +200,7 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
                                    remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
     optimizer = build_optimizer(phase, name, model, trained)
     check_optimizer(optimizer, name)
+    check_average(phase, name, model, optimizer)
     rates = rates_of(optimizer)
     scheduler = build_scheduler(phase, name, optimizer)
     _check_plateau(config, scheduler, name)

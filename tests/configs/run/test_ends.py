@@ -102,6 +102,12 @@ def test_a_phase_is_open_again_if_the_config_no_longer_ends_it() -> None:
     (config(budget={"hours": 1}), config(budget={"hours": 2}), ended("hours", seconds={"training": 4000.0}), True),
     (config(budget={"hours": 1}), config("head", "all", "last", budget={"hours": 1}),
      ended("hours", seconds={"training": 4000.0}), False),
+    (config(budget={"hours": 1}), config(budget={"hours": 1}), Progress(step=9, seconds={"saving": 3599.9}), False),
+    (config(budget={"hours": 1}), config(budget={"hours": 1}, epochs=9), Progress(step=9, seconds={"saving": 3600}),
+     False),
+    (config(budget={"hours": 1}), config(budget={"hours": 2}), Progress(step=9, seconds={"saving": 3600}), True),
+    (config(patience=3, budget={"hours": 1}), config(patience=3, budget={"hours": 1}),
+     ended("patience", phase=0, seconds={"saving": 3600}), False),
 ])
 def test_whether_a_finished_run_continues(before: Config, after: Config, progress: Progress | None,
                                           more: bool) -> None:

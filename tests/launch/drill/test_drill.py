@@ -32,15 +32,19 @@ RECIPE = [
     f"phases.finetune.scheduler={{_target_: {AT}.SequentialLR, milestones: ['${{phase.steps // 5}}'], schedulers: ["
     f"{{_target_: {AT}.LinearLR, total_iters: '${{phase.steps // 5}}'}}, "
     f"{{_target_: {AT}.CosineAnnealingLR, T_max: '${{phase.steps - phase.steps // 5}}'}}]}}",
+    "phases.finetune.average={_target_: torch.optim.swa_utils.AveragedModel, use_buffers: true, multi_avg_fn: "
+    "{_target_: torch.optim.swa_utils.get_ema_multi_avg_fn, decay: 0.9}}",
     "initialize={weights: start.pth, only: [backbone], rename: {body: backbone}, strict: true}",
     "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]"]
 """Parts of modern recipes, all of which a drill must leave exact."""
 
 
 MARKS = ["evaluation.at_start=true", "evaluation.every_epochs=2", "evaluation.every_steps=50",
-         "checkpoints.keep_best=2", "checkpoints.keep_every_epochs=7", "phases.head.patience=20",
-         "phases.finetune.patience=1", "phases.finetune.target=0.01", "budget={steps: 1000, hours: 1}"]
-"""When it evaluates, what it keeps, and when it ends."""
+         "checkpoints.keep_best=2", "checkpoints.keep_every_epochs=7", "phases.head.patience=25",
+         "phases.head.min_delta=9", "phases.finetune.patience=1", "phases.finetune.min_delta=9",
+         "phases.finetune.target=0.01", "budget={steps: 1000, hours: 1}"]
+"""When it evaluates, what it keeps, and when it ends: both phases early, on any number of ranks, because no loss is
+better by so much."""
 
 
 V2 = "torchvision.transforms.v2"
@@ -58,7 +62,7 @@ def run_drill(folder: Path, *words: str, warm: bool = True) -> subprocess.Comple
     """`drumbeat drill` of the small experiment, which takes some 360 steps of 5 ms here."""
     torch.save({"state_dict": {f"module.body.{name}": value for name, value in Net().backbone.state_dict().items()}},
                folder / "start.pth")
-    command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=40",
+    command = [sys.executable, "-m", "drumbeat", "drill", str(write_config(folder)), "phases.head.epochs=80",
                "checkpoints.every_steps=30", "evaluation.batch_size=30", "--procs", "2", *RECIPE, *MARKS,
                *SAMPLES, *words]
     return (run_python if warm else subprocess.run)(command, cwd=folder, capture_output=True, text=True,
@@ -78,6 +82,8 @@ def test_nothing_is_lost(tmp_path: Path, count: str, seed: str | None) -> None:
     runs = sorted((tmp_path / "runs" / "tiny-drill").glob("2*"))
     assert len(runs) == 3
     assert [Status.require(run / "status.json").state for run in runs] == ["finished"] * 3
+    for run in runs:
+        assert [end.reason for end in Result.require(run / "result.json").ended] == ["patience", "patience"]
     assert not any(processes_of(View.read(RunDir(run))) for run in runs)
 
 

@@ -180,3 +180,13 @@ def test_what_continues_a_run_that_has_ended_early(failed: RunDir, reason: Any, 
     assert "given  phase finetune ended after 100 steps\n" in error
     assert f"Train it for longer: drumbeat resume {failed.id} {key}=N Or start" in " ".join(error.split())
     assert main(["resume", "small", f"{key}={more}", "--no-preflight"]) == 0
+
+
+def test_more_hours_continue_a_run_whose_hours_ended_with_a_phase(failed: RunDir,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    save(failed, 300, Progress(step=300, phase=0, seconds={"training": 7200.0}))
+    write_state(failed, "finished")
+    failed.config.write_text(failed.config.read_text().replace(" hours: null", " hours: 2"))
+    assert main(["resume", "small", "phases.finetune.epochs=99"]) == 2
+    assert "budget.hours=N" in capsys.readouterr().err
+    assert main(["resume", "small", "budget.hours=3", "--no-preflight"]) == 0

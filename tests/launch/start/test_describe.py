@@ -55,41 +55,70 @@ micro_batch_size: null
 precision: auto
 channels_last: true
 deterministic: true
+find_unused_parameters: false
 on_nonfinite: stop
 phases:
   head:
     epochs: 2.0                           # small.yaml:8
+    patience: null
+    min_delta: 0.0
+    target: null
     batch_size: null
     start_from: last
     freeze: []
     optimizer:
       _target_: torch.optim.Adam          # small.yaml:9
       lr: 0.01                            # small.yaml:9
+    groups: {}
+    layers: []
+    layer_decay: 1.0
     scheduler: {}
     scheduler_every: step
+    average: {}
+    average_every: 1
     clip_norm: null
+    transforms: []
   finetune:
     epochs: 3.0                           # small.yaml:11
+    patience: null
+    min_delta: 0.0
+    target: null
     batch_size: 10                        # small.yaml:12
     start_from: last
     freeze: []
     optimizer:
       _target_: torch.optim.SGD           # small.yaml:13
       lr: 0.05                            # small.yaml:13
+    groups: {}
+    layers: []
+    layer_decay: 1.0
     scheduler: {}
     scheduler_every: step
+    average: {}
+    average_every: 1
     clip_norm: null
+    transforms: []
+budget:
+  steps: null
+  hours: null
+limit_batches: null
 evaluation:
   batch_size: 64
   monitor: loss
+  every_epochs: 1.0
+  every_steps: null
+  at_start: false
   mode: min
   batch_statistics: false
+  views: []
   metrics: {}
 checkpoints:
   every_steps: null
   every_minutes: 10.0
   disk_wait_minutes: 20.0
   keep: 2
+  keep_best: 1
+  keep_every_epochs: null
 tracking:
   every_steps: 10
   loss_smoothing_steps: 1

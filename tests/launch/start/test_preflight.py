@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from drumbeat.configs.errors import PreflightError
-from drumbeat.configs.load import plain
+from drumbeat.configs.load import load, plain
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.launch.start.preflight import facts_text, preflight
+from drumbeat.launch.start.preflight import check_disk_space, facts_text, preflight
 from tests.launch.tiny_plan import FACTS, config, plan
+from tests.tiny import write_config
 
 FAULTS = {"faults": [{"what": "no such folder", "where": "data.train", "given": "x", "remedy": "make it"},
                      {"what": "no such net", "where": "model", "given": "", "remedy": ""}]}
@@ -108,3 +111,18 @@ def test_missing_data_says_how_to_get_it(tmp_path: Path, config: str, remedy: st
     assert "         If it is elsewhere: data.root=DIR\n" in done.stderr
     assert len(done.stderr.splitlines()) <= 24
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("keys", "megabytes"), [
+    ([], 40), (["checkpoints.keep=5"], 70), (["checkpoints.keep_best=3"], 60),
+    (["checkpoints.keep_every_epochs=0.5"], 130)])
+def test_the_disk_must_hold_what_is_kept_and_the_one_that_is_written(tmp_path: Path, keys: list[str], megabytes: int,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint takes 10 MB, and the phases have 4.5 epochs."""
+    changed = load(write_config(tmp_path), keys).config
+    warnings = []
+    for free in (megabytes, megabytes - 1):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free * 10**6))
+        warnings.append(check_disk_space(tmp_path, changed, {"weights_bytes": 10**7 / 3}))
+    assert warnings[0] == ""
+    assert warnings[1].startswith(f"checkpoints may take {megabytes} MB, and {megabytes - 1} MB are free; ")

@@ -39,6 +39,18 @@ def test_a_scheduler_that_forgets_the_rates_of_the_groups(tmp_path: Path) -> Non
     preflight(load(write_config(tmp_path), [GROUP, cycle.replace("0.1}", "[0.1, 5.0]}")]).config)
 
 
+@pytest.mark.parametrize(("average", "optimizer", "expected"), [
+    ("{_target_: torch.optim.swa_utils.AveragedModel, decay: 0.9}", "torch.optim.SGD",
+     ("torch.optim.swa_utils.AveragedModel has no argument 'decay'", "phases.head.average.decay")),
+    ("{_target_: torch.nn.Identity}", "torch.optim.SGD", ("this does not average weights", "phases.head.average")),
+    ("{_target_: torch.optim.swa_utils.AveragedModel}", "tests.trainers.own_optimizers.ScheduleFree",
+     ("ScheduleFree averages the weights itself", "phases.head.average"))])
+def test_an_average_that_cannot_be_one(tmp_path: Path, average: str, optimizer: str, expected: tuple[str, str]) -> None:
+    what, where, _ = fault(tmp_path, f"phases.head.average={average}",
+                           f"phases.head.optimizer={{_target_: {optimizer}, lr: 0.1}}")
+    assert (what, where) == expected
+
+
 def test_a_group_that_no_parameter_fits(tmp_path: Path) -> None:
     what, where, _ = fault(tmp_path, "phases.head.groups.norms={match: ['*.norm']}")
     assert (what, where) == ("no module or parameter of the model fits '*.norm'", "phases.head.groups.norms.match")
