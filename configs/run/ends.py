@@ -100,9 +100,8 @@ def continues(before: Config, after: Config, progress: Progress | None) -> bool:
     used, left = before.budget.steps, after.budget.steps
     if progress and left is not None and progress.step >= left:
         return False
-    if progress and used is not None and (progress.step >= used or (
-            (left is None or left > used) and any(end.phase < progress.phase for end in progress.ended))):
-        return True  # the steps that an early end has left over are nobody's, so such a run stops before its budget
+    if progress and used is not None and progress.step >= used:
+        return True
     end = end_of(progress, progress.phase) if progress else None
     if progress and end and (end.reason == "hours" or reopened(progress, after) is not progress):
         return reopened(progress, after) is not progress
