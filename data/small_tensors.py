@@ -25,9 +25,10 @@ def send_small_tensors() -> None:
 def _reduced(tensor: Tensor) -> Any:
     """What pickle writes for a tensor. What torch sends differently than other tensors is left to torch."""
     if (tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.nbytes > LARGEST
-            or tensor.requires_grad or tensor.is_quantized or tensor.is_complex()):
+            or tensor.requires_grad or tensor.is_quantized or tensor.is_complex() or tensor.is_nested):
         return reduce_tensor(tensor)
-    return _received, (tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), tensor.dtype, tensor.shape)
+    flat = tensor.resolve_neg().contiguous().as_strided((tensor.numel(),), (1,))  # that of one item has any stride
+    return _received, (flat.view(torch.uint8).numpy(), tensor.dtype, tensor.shape)
 
 
 def _received(data: Any, dtype: torch.dtype, shape: torch.Size) -> Tensor:

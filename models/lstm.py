@@ -30,7 +30,8 @@ class LSTM(nn.Module):
 
     `vocab_size`, `padding_idx`, `embedding_dim`, `hidden_size` and `num_layers` have the same meaning as in
     `torch.nn.Embedding` and `torch.nn.LSTM`. With `vectors`, words that have a pretrained vector start from it. Raises
-    `ValueError` if the shape of the vectors does not fit the embedding.
+    `ValueError` if the shape of the vectors does not fit the embedding, and `RuntimeError` for a length that is not in
+    1 to T.
     """
 
     def __init__(self, *, vocab_size: int, classes: int, padding_idx: int = 0, embedding_dim: int = 100,
@@ -65,6 +66,8 @@ class LSTM(nn.Module):
         """The same, computed from padded texts, each direction by itself: the forward direction reaches the padding
         after the last word, and the backward direction reads each text turned around. On the CPU, the backward pass of
         packed texts takes time that grows with the square of their length: 15 times as long at 300 words."""
+        fits = ((lengths >= 1) & (lengths <= ids.shape[1])).all()  # or it would read another text
+        torch._assert_async(fits, "the length of a text must be at least 1, and at most the number of its ids")
         starts = ids.shape[1] * torch.arange(len(ids))[:, None]
         places = torch.arange(ids.shape[1])
         turned = (starts + torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)).flatten()

@@ -96,7 +96,7 @@ def _with_groups(phase: Phase, where: str, section: str, groups: Sequence[Parame
         key = f"{section.rpartition('.')[0]}.groups.{group.name}.optimizer"
         values = config[group.name].optimizer if where == section and group.name else {}
         given.append({"params": [parameters[number] for number in group.numbers], **instantiate(values, key)})
-    built = _build(node, where, given, named)
+    built = _build(node, where, [{**one} for one in given], named)  # torch adds its defaults to what it is given
     if len(built.param_groups) != len(given):
         raise PreflightError(Fault(what="the optimizer does not keep the parameter groups that it is given",
                                    where=where, given=str(node.get("_target_")),

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
+from drumbeat.trainers.checkpoints.extra_state import as_tensors, has_extra_state
 from drumbeat.trainers.tasks import Task
 
 PREFIX = "task:"
@@ -40,7 +41,7 @@ class ModelAndTask(nn.Module):
 def with_task(model: nn.Module, task: Task | None) -> nn.Module:
     """The model with the task's trained parts; the model itself if there are none."""
     parts = None if task is None else parts_of(task)
-    return model if parts is None or not _is_trained(parts) else ModelAndTask(model, parts)
+    return model if parts is None or not _is_trained(parts) else ModelAndTask(model, as_tensors(parts))
 
 
 def without_task(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,7 +82,7 @@ def on_host(task: Task) -> Task:
 
 
 def _is_trained(parts: nn.Module) -> bool:
-    """Whether there is something to train or to save: parameters, or buffers that are not those of torch's losses,
-    which are constant."""
-    return any(True for _ in parts.parameters()) or any(
+    """Whether there is something to train or to save: parameters, extra state, or buffers that are not those of torch's
+    losses, which are constant."""
+    return any(True for _ in parts.parameters()) or any(map(has_extra_state, parts.modules())) or any(
         True for module in parts.modules() if not isinstance(module, _Loss) for _ in module.buffers(recurse=False))

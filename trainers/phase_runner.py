@@ -31,7 +31,7 @@ from drumbeat.trainers.checkpoints.state import parameter_names, restore_trainin
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
 from drumbeat.trainers.replica import wrap
-from drumbeat.trainers.several_optimizers import rate_curves
+from drumbeat.trainers.several_optimizers import parts_of_step, rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
@@ -78,6 +78,8 @@ class PhaseRunner:
         self.make_optimizer = make_optimizer
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
+        self.clears = [one for one in parts_of_step(self.optimizer)
+                       if type(one).zero_grad is not torch.optim.Optimizer.zero_grad]
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = wrap(model, world, find_unused=find_unused)
         self.averaging = Averaging(self.optimizer, model, make_average(model), average_due)
@@ -209,8 +211,8 @@ class PhaseRunner:
         self._clear_gradients()
 
     def _clear_gradients(self) -> None:
-        if type(self.optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
-            self.optimizer.zero_grad(set_to_none=True)
+        for one in self.clears:
+            one.zero_grad(set_to_none=True)
         for parameter in self.trained:  # torch's method does the same, in ten times as long
             parameter.grad = None
 

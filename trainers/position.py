@@ -20,7 +20,7 @@ from drumbeat.data.schedule import Schedule
 def build_schedules(config: Config, n: int, progress: Progress | None = None) -> list[Schedule]:
     """The steps and epoch boundaries of each phase on a set of n samples, without the phases that the run does not
     reach because it ends before them. The steps that the run has taken before `progress` stay as they were; the rest
-    follows from the config alone, so that a phase which has ended early makes no other one longer."""
+    follows from the config."""
     found: list[Schedule] = []
     left = config.budget.steps
     for number, (name, phase) in enumerate(config.phases.items()):
@@ -29,10 +29,10 @@ def build_schedules(config: Config, n: int, progress: Progress | None = None) ->
         end, taken = end_of(progress, number) if progress else None, _taken(progress, number)
         schedule = Schedule(n, phase.batch_size or config.batch_size, phase.epochs,
                             _earlier(config, number, name, progress) if progress and progress.changes else ())
-        limits = [max(most, taken) for most in (config.limit_batches, left) if most is not None]
-        planned = _ended(schedule, limits)
-        found.append(_ended(schedule, [*limits, max(end.steps, taken)]) if end else planned)
-        left = left if left is None else left - planned.steps  # as at the start, when nobody knew of an early end
+        limits = [max(most, taken) for most in (end.steps if end else None, config.limit_batches, left)
+                  if most is not None]
+        found.append(schedule := _ended(schedule, limits))
+        left = left if left is None else left - schedule.steps
         if (left is not None and left <= 0) or (end and end.reason == "hours"):
             break
     return found

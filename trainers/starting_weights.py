@@ -25,6 +25,7 @@ from drumbeat.configs.run.manifest import damage, find_checkpoint
 from drumbeat.configs.run.rank_records import StartingWeights
 from drumbeat.models.hub import fetch
 from drumbeat.models.pretrained import Match, best_match, check, describe, read_weights, renamed, take
+from drumbeat.trainers.checkpoints.extra_state import is_extra_state
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.model_and_task import without_task
 from drumbeat.trainers.patterns import within
@@ -51,8 +52,8 @@ def fitting(section: Initialize, model: nn.Module) -> Fitting:
     assert section.weights is not None
     file = _file(section.weights)
     try:
-        found = renamed(without_task(read_weights(file)), section.rename)
-        every = without_task(model.state_dict(keep_vars=True))
+        found = _weights(renamed(read_weights(file), section.rename))
+        every = _weights(model.state_dict(keep_vars=True))
         expected = _expected(section, model, every)
         match = best_match(expected, found)
         check(match, expected, found, strict=section.strict)
@@ -61,7 +62,9 @@ def fitting(section: Initialize, model: nn.Module) -> Fitting:
         missing = isinstance(error, FileNotFoundError)
         raise PreflightError(Fault(what=what, where="initialize.weights", given=more or section.weights,
                                    remedy=ONLY_ON_NODES if missing else _remedy(what))) from error
-    match = replace(match, new=[*match.new, *(name for name in every if name not in expected)])
+    tied = {id(every[name]) for name in match.taken}
+    match = replace(match, new=[*match.new, *(name for name in every
+                                              if name not in expected and id(every[name]) not in tied)])
     source = section.weights if is_named(section.weights) else short(file)
     return Fitting(found, match, describe(match, every, found, source))
 
@@ -89,6 +92,12 @@ def initialize(run: RunDir, section: Initialize, model: nn.Module, world: World)
                         taken=dict(fits.match.taken), left=tuple(fits.match.left), new=tuple(fits.match.new)
                         ).write(run.starting_weights)
     world.broadcast_model(model)
+
+
+def _weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's weights and buffers in a state dict. Extra state is none: a new run has its own, and what it is says
+    nothing about whether the weights beside it fit."""
+    return {name: value for name, value in without_task(state).items() if not is_extra_state(name)}
 
 
 def _expected(section: Initialize, model: nn.Module, every: Mapping[str, Any]) -> dict[str, Any]:

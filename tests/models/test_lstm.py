@@ -60,6 +60,13 @@ def test_padded_texts_have_the_outputs_and_gradients_of_packed_ones(sizes: dict[
     assert [event.count for event in trace.key_averages() if event.key == "aten::_pack_padded_sequence"] == [1]
 
 
+@pytest.mark.parametrize("lengths", [[3, 0], [4, 3]])
+def test_lengths_that_would_read_another_text_are_refused(lengths: list[int]) -> None:
+    model = LSTM(vocab_size=5, classes=2, embedding_dim=4, hidden_size=4)
+    with pytest.raises(RuntimeError, match=r"length"):
+        model((torch.ones(2, 3, dtype=torch.int64), torch.tensor(lengths)))
+
+
 def test_it_starts_from_vectors_where_words_have_one() -> None:
     torch.manual_seed(0)
     found = torch.tensor([False, False, True, False, True])

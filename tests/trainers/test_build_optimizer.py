@@ -40,6 +40,13 @@ def test_groups_replace_arguments_and_know_names() -> None:
         (0.1, 0.5, ["0.weight", "0.bias"]), (0.1, 0, ["1.weight", "1.bias"]), (0.3, 0.5, ["2.weight", "2.bias"])]
 
 
+def test_an_optimizer_around_another_one_has_groups() -> None:
+    """torch adds the inner one's defaults, such as momentum, to the groups that it is given."""
+    groups = built({"_target_": f"{OWN}.Lookahead", "lr": 0.1},
+                   groups={"vectors": Group(ndim=[1], optimizer={"lr": 0.3})}).param_groups
+    assert [(one["lr"], one["momentum"]) for one in groups] == [(0.1, 0.9), (0.3, 0.9)]
+
+
 def test_layers_scale_the_rate_of_each_group() -> None:
     groups = built(layers=["0", "1", "2"], layer_decay=0.1, groups={
         "head": Group(match=["2"], optimizer={"lr": 0.3})}).param_groups

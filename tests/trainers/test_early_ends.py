@@ -100,22 +100,6 @@ def test_a_run_that_is_killed_ends_at_the_same_steps(tmp_path: Path, kills: Sequ
     assert curve(run) == curve(straight_run) == [2, 3, 4, 6, 8, 10]
 
 
-@pytest.mark.parametrize("kills", [(5,), (9,), (10,)])
-def test_a_budget_gives_nobody_the_steps_that_an_early_end_has_left_over(tmp_path: Path, kills: Sequence[int]) -> None:
-    """So the second phase is as long, and its schedule the same, if the run is resumed after the first has ended."""
-    cosine = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: '${phase.steps}'}"
-    changes = [*EARLY, "phases.all.target=null", "budget.steps=29", f"phases.all.scheduler={cosine}"]
-    _, straight = trained(tmp_path / "straight", *changes)
-    run = new_run(tmp_path / "killed")
-    for step in kills:
-        until(run, step, changes)
-    again, _ = attempted(run, None, changes)
-    assert ends(again) == ends(straight) == [(0, 9, "patience")]
-    assert again.progress.step == straight.progress.step == 9 + 2
-    assert weights_sha256(again.model.state_dict()) == weights_sha256(straight.model.state_dict())
-    assert attempted(run, None, changes)[1] == [], "a finished run stays finished"
-
-
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     run, training = trained(tmp_path / "run", *EARLY)
     again, losses = attempted(run, None, EARLY)

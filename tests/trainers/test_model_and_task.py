@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from drumbeat.configs.run.records import Result
 from drumbeat.launch.commands.main import main
+from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.commands.export import export
 from drumbeat.trainers.model_and_task import ModelAndTask, modules_of, on_host, parts_of, with_task, without_task
@@ -20,6 +21,7 @@ from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
 from tests.tiny import Fuse, drumbeat, latest, write_config
 from tests.trainers.fake_gpu import FakeGpu, gpu
+from tests.trainers.in_process import attempted, new_run
 from tests.trainers.one_step import assert_same, step, torchs
 
 __all__ = ["gpu"]
@@ -199,3 +201,31 @@ def test_a_resumed_run_has_the_bits_of_an_undisturbed_one(tmp_path: Path) -> Non
     export(run, tmp_path / "model.safetensors", "last")
     assert sorted(torch.load(tmp_path / "model.pt")) == sorted(read_tensors(tmp_path / "model.safetensors")) == [
         "layer.bias", "layer.weight"]
+
+
+class Annealed(nn.CrossEntropyLoss):
+    """Counts its calls, and weighs the loss by them; nothing in it is a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def get_extra_state(self) -> list[int]:
+        return self.calls
+
+    def set_extra_state(self, state: list[int]) -> None:
+        self.calls = [*state]
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls.append(len(self.calls))
+        return super().forward(outputs, targets) * 0.9 ** len(self.calls)
+
+
+def test_extra_state_of_a_loss_is_saved_and_resumed(tmp_path: Path) -> None:
+    changes = ["task.loss={_target_: tests.trainers.test_model_and_task.Annealed}"]
+    straight, losses = attempted(new_run(tmp_path / "straight"), None, changes)
+    run = new_run(tmp_path / "stopped")
+    _, before = attempted(run, 5, changes)
+    resumed, after = attempted(run, None, changes)
+    assert before + after == losses
+    assert weights_sha256(resumed.model.state_dict()) == weights_sha256(straight.model.state_dict())

@@ -24,6 +24,7 @@ from drumbeat.trainers.build import build_forward
 from drumbeat.trainers.build_phases import build_phase_runner
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.phase_runner import PhaseRunner
+from drumbeat.trainers.several_optimizers import parts_of_step
 from drumbeat.trainers.tasks import Classification, Task
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
@@ -267,8 +268,10 @@ class Counting(torch.optim.SGD):
 
 
 def test_an_optimizer_with_a_zero_grad_of_its_own_is_asked() -> None:
-    one = runner()
-    one.optimizer = Counting(one.trained, lr=0.1)
+    """Also one of several."""
+    counting = {"_target_": "tests.trainers.test_phase_runner.Counting", "lr": 0.1}
+    phase = {"epochs": 1, "optimizer": counting, "groups": {"bias": {"match": ["bias"], "optimizer": counting}}}
+    one = runner(phases={"only": phase})
     take(one, batch(OWN), 0)
-    assert one.optimizer.cleared == 1
+    assert [part.cleared for part in parts_of_step(one.optimizer)] == [1, 1]  # type: ignore[attr-defined]
     assert all(parameter.grad is None for parameter in one.trained)

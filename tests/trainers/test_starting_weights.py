@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from drumbeat.configs.errors import PreflightError
@@ -15,10 +16,11 @@ from drumbeat.configs.initialize import Initialize
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.rank_records import StartingWeights
 from drumbeat.trainers import starting_weights
+from drumbeat.trainers.checkpoints.extra_state import as_tensors
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.commands.export import export
 from drumbeat.trainers.commands.preflight import preflight
-from drumbeat.trainers.starting_weights import check_fitting, initialize
+from drumbeat.trainers.starting_weights import check_fitting, fitting, initialize
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
 from tests.tiny import CONFIG
@@ -114,6 +116,42 @@ def test_faults_name_what_is_wrong_and_what_to_do(tmp_path: Path, section: dict[
     assert error.value.faults[0].where.startswith("initialize.")
     assert fix in error.value.faults[0].remedy
     assert len(str(error.value).splitlines()) <= 12
+
+
+class Counted(nn.Linear):
+    """Its extra state grows."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.seen: list[int] = []
+
+    def get_extra_state(self) -> list[int]:
+        return self.seen
+
+    def set_extra_state(self, state: list[int]) -> None:
+        self.seen = state
+
+
+def test_extra_state_says_nothing_about_the_weights_beside_it(tmp_path: Path) -> None:
+    """Neither that of another size nor a file without it leaves a layer random. A new run has its own."""
+    source = as_tensors(Counted())
+    source.seen = [1, 2, 3]  # type: ignore[assignment]
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "weights.pth")
+    for name in ("weights.safetensors", "weights.pth"):
+        network = as_tensors(Counted())
+        initialize(RunDir(tmp_path), Initialize(weights=str(tmp_path / name), strict=True), network, ALONE)
+        assert set(StartingWeights.require(tmp_path / "starting_weights.json").taken) == {"weight", "bias"}
+        assert network.seen == []
+
+
+def test_a_tied_weight_that_is_taken_is_not_new(tmp_path: Path) -> None:
+    """Although `only` names one of its two places."""
+    network = nn.ModuleDict({"embed": nn.Embedding(3, 4), "decoder": nn.Linear(4, 3, bias=False)})
+    network["decoder"].weight = network["embed"].weight
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    fits = fitting(Initialize(weights=str(tmp_path / "weights.pth"), only=["embed"]), network)
+    assert (fits.match.taken, fits.match.new) == ({"embed.weight": "embed.weight"}, [])
 
 
 def test_a_path_that_begins_with_a_variable_is_that_of_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch

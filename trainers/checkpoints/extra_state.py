@@ -26,7 +26,8 @@ KEY = "_extra_state"
 
 
 def as_tensors(model: nn.Module) -> nn.Module:
-    """The model, whose state dict holds its extra state as tensors; a value that a checkpoint cannot hold stays."""
+    """The model, whose state dict holds its extra state as tensors; a value that a checkpoint cannot hold stays. Also
+    for a module of which this was asked before."""
     for module in model.modules():
         if has_extra_state(module):
             module.register_state_dict_post_hook(_encode)
@@ -40,7 +41,7 @@ def has_extra_state(module: nn.Module) -> bool:
 
 def is_extra_state(name: str) -> bool:
     """Whether an entry of a state dict is extra state. Its shape may change while the model is trained."""
-    return name.partition("/")[0].rpartition(".")[2] == KEY
+    return name.partition("/")[0].replace(":", ".").rpartition(".")[2] == KEY  # "task:" begins the task's names
 
 
 @contextmanager
@@ -80,5 +81,5 @@ def _decode(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> N
     name = f"{prefix}{KEY}"
     tensors = {one.removeprefix(f"{name}/"): state.pop(one) for one in [*state] if one.startswith(f"{name}/")}
     like = module.get_extra_state()
-    if name in state and not isinstance(like, Tensor):
+    if isinstance(state.get(name), Tensor) and not isinstance(like, Tensor):
         state[name] = decode(json.loads(bytes(state[name].cpu().tolist())), tensors, like)

@@ -95,10 +95,6 @@ def test_a_phase_is_open_again_if_the_config_no_longer_ends_it() -> None:
     (config(budget={"steps": 20}), config(budget={"steps": 20}, epochs=9), Progress(step=20, phase=1), False),
     (config(budget={"steps": 20}), config(budget={"steps": 30}), Progress(step=20), True),
     (config(budget={"steps": 20}), config(), Progress(step=20), True),
-    (config(budget={"steps": 20}), config(budget={"steps": 30}), Progress(
-        step=8, phase=1, ended=(PhaseEnd(phase=0, steps=6, reason="patience", text=""),)), True),
-    (config(budget={"steps": 20}), config(budget={"steps": 20}), Progress(
-        step=8, phase=1, ended=(PhaseEnd(phase=0, steps=6, reason="patience", text=""),)), False),
     (config(budget={"hours": 1}), config(budget={"hours": 2}), ended("hours", seconds={"training": 4000.0}), True),
     (config(budget={"hours": 1}), config("head", "all", "last", budget={"hours": 1}),
      ended("hours", seconds={"training": 4000.0}), False),
