@@ -185,7 +185,7 @@ class RandomMix(Mixing):
     """One of several mixings for each sample, drawn with the probabilities `p` (by default equal ones); if their sum is
     below 1, the rest of the samples is not mixed.
 
-    Raises ValueError if `p` are not probabilities, one for each mixing.
+    Raises ValueError if `p` are not probabilities, one for each mixing, or if one of these is a RandomMix itself.
     """
 
     of: Sequence[Mixing]
@@ -196,6 +196,8 @@ class RandomMix(Mixing):
         if not self.of or len(chances) != len(self.of) or min(chances) < 0 or sum(chances) > 1 + 1e-9:
             raise ValueError(f"p must be a probability for each of the {len(self.of)} mixings, with a sum of at most "
                              f"1, not {list(chances)}")
+        if any(isinstance(one, RandomMix) for one in self.of):  # it would draw what has been drawn for this one
+            raise ValueError("a RandomMix cannot choose another one: list all mixings in one, with their probabilities")
         if wrong := [type(one).__name__ for one in self.of if not isinstance(one, Mixing)]:
             raise ValueError(f"{wrong[0]} is not a mixing, as drumbeat.data.Mixup and CutMix are")
 

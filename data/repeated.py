@@ -39,7 +39,7 @@ class Repeated:
     def rule(self) -> str:
         """What replaces "each sample once per epoch"."""
         return (f"each sample is read {self.times} times, with another augmentation each time, before the next ones; "
-                f"{self.times} epochs read each sample {self.times} times")
+                f"{self.times} epochs read each sample {self.times} times, but for up to {2 * self.times} at their end")
 
     def indices(self, positions: Integers) -> Integers:
         """The samples at the positions: int64 of any shape to int64 of the same shape.

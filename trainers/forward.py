@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from drumbeat.data.device import to_device
+from drumbeat.data.structure import describe, leaves, mapped
 
 
 def call(model: Callable[..., Any], inputs: Any) -> Any:
@@ -21,6 +21,15 @@ def call(model: Callable[..., Any], inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(inputs)
+
+
+def _means(every: Sequence[Any]) -> Any:
+    """The means of outputs of one structure. Raises `TypeError` if it has no tensors."""
+    parts = iter([*zip(*map(leaves, every), strict=True)])
+    if not any(isinstance(leaf, Tensor) for leaf in leaves(every[0])):
+        raise TypeError(f"evaluation.views need the mean of a model's outputs, and this one returns "
+                        f"{describe(every[0])}: no tensor, and no tuple, list, dict or dataclass with one")
+    return mapped(lambda leaf: _mean(*next(parts)), every[0])
 
 
 def _mean(first: Any, *others: Any) -> Any:
@@ -55,11 +64,11 @@ class Forward:
 
     def outputs(self, model: Callable[..., Any], inputs: Any) -> Any:
         """The model's outputs for a batch in an evaluation: with `views`, the mean of those for its inputs and for each
-        view of them."""
+        view of them. Raises `TypeError` if they have no mean."""
         plain = self.inputs(inputs)
         found = call(model, plain)
         others = [call(model, self._laid_out(view(plain))) for view in self.views]
-        return tree_map(_mean, found, *others) if others else found
+        return _means([found, *others]) if others else found
 
     def _laid_out(self, inputs: Any) -> Any:
         """Images in the configured memory format."""

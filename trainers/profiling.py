@@ -53,8 +53,9 @@ class Profiling:
                 schedule=schedule, on_trace_ready=partial(write_trace, self.attempt.trace(self.first, self.world.rank)))
             self.profiler.start()
 
-    def _note(self, *_: Any) -> None:
-        self.forward[-1].append(self.times.now())
+    def _note(self, module: torch.nn.Module, *_: Any) -> None:
+        if module.training:  # an evaluation calls the same module if there is one rank
+            self.forward[-1].append(self.times.now())
 
     def _observe(self, step: Step | None) -> None:
         """Counts a step; None is the end of the phase."""

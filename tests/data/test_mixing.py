@@ -273,7 +273,8 @@ def test_one_of_several_is_a_function_of_the_position() -> None:
 
 @pytest.mark.parametrize(("of", "p", "message"), [
     ([], None, "each of the 0 mixings"), (BOTH, [0.5], "each of the 2 mixings"), (BOTH, [0.7, 0.5], "at most 1"),
-    (BOTH, [-0.1, 0.5], "must be a probability"), (["mixup"], None, "str is not a mixing")])
+    (BOTH, [-0.1, 0.5], "must be a probability"), (["mixup"], None, "str is not a mixing"),
+    ([RandomMix(of=BOTH), *BOTH], None, "cannot choose another one")])
 def test_probabilities_that_do_not_fit(of: list[Mixing], p: list[float] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandomMix(of=of, p=p)

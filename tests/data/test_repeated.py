@@ -53,6 +53,8 @@ def test_it_is_a_function_of_the_position(stream: Repeated) -> None:
 
 def test_the_rule_and_a_number_that_does_not_fit() -> None:
     assert STREAMS[2].rule == ("each sample is read 3 times, with another augmentation each time, before the next "
-                               "ones; 3 epochs read each sample 3 times")
+                               "ones; 3 epochs read each sample 3 times, but for up to 6 at their end")
+    counts = np.bincount(STREAMS[2].indices(np.arange(3 * N)))
+    assert 0 < (counts != 3).sum() <= 6
     with pytest.raises(ValueError, match="times must be at least 1, not 0"):
         Repeated(range(4), SEED, 0, times=0)

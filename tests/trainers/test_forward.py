@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,14 @@ class Scale(nn.Module):
         if isinstance(inputs, dict):
             return {name: value * self.factor for name, value in inputs.items()}
         return inputs * self.factor
+
+
+@dataclass
+class Outputs:
+    """As models of Hugging Face return them."""
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...] = ()
 
 
 def forward(*, channels_last: bool = False, bf16: bool = False) -> Forward:
@@ -85,3 +95,13 @@ def test_outputs_are_the_mean_of_all_views() -> None:
     assert found["rank"].tolist() == [[0, 2, 4], [6, 8, 10]]
     assert found["name"] == "x"
     assert forward().outputs(lambda values: values[:, 0], torch.arange(6.0).view(2, 3)).tolist() == [0, 6]
+
+
+def test_views_of_a_model_with_a_structure_of_its_own() -> None:
+    """They are never left out in silence."""
+    several = Forward(device=CPU, transforms=nn.Sequential(), channels_last=False, bf16=False,
+                      views=[lambda values: values * 3])
+    found = several.outputs(lambda values: Outputs(values, (values,)), torch.ones(2))
+    assert (found.logits.tolist(), found.hidden[0].tolist()) == ([2, 2], [2, 2])
+    with pytest.raises(TypeError, match="this one returns SimpleNamespace: no tensor"):
+        several.outputs(lambda values: SimpleNamespace(logits=values), torch.ones(2))

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.profile_records import PARTS, Profile, ProfileRequest
 from drumbeat.data.loader import Batch
+from drumbeat.trainers import profiling
 from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.evaluate import evaluation_mode
 from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.profiling import Profiling, mean_times
@@ -73,13 +75,14 @@ class Sleeps(nn.Module):
         self.rank = rank
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = self.layer(inputs.requires_grad_())
+        outputs = self.layer(inputs.requires_grad_(torch.is_grad_enabled()))
         time.sleep(SLEEP * self.rank)
-        outputs.register_hook(lambda _: time.sleep(SLEEP / 2 * (1 - self.rank)))
+        if outputs.requires_grad:
+            outputs.register_hook(lambda _: time.sleep(SLEEP / 2 * (1 - self.rank)))
         return outputs  # type: ignore[no-any-return]
 
 
-def trained(world: World, run: RunDir, *, steps: int, request: ProfileRequest) -> PhaseRunner:
+def trained(world: World, run: RunDir, *, steps: int, request: ProfileRequest, evaluates: bool = False) -> PhaseRunner:
     runner = PhaseRunner(
         name="only", number=0, seed=0, model=Sleeps(world.rank), frozen=[], task=Classification(), world=world,
         batch_size=4 * world.size, micro_batch_size=2, forward=Forward(
@@ -92,6 +95,10 @@ def trained(world: World, run: RunDir, *, steps: int, request: ProfileRequest) -
         runner.times.waited = 0.0
         runner.backward(batch(), step)
         runner.settle(runner.update())
+        if evaluates:
+            with evaluation_mode(runner.model):
+                runner.model(torch.ones(4, 4))
+            runner.train_mode()
     runner.times.close()
     return runner
 
@@ -101,6 +108,21 @@ def test_a_phase_that_ends_at_once_leaves_a_profile_of_no_step(tmp_path: Path) -
     trained(ALONE, RunDir(tmp_path), steps=2, request=ProfileRequest(id="a", steps=5, ranks=()))
     found = Profile.require(attempt.profiled(2))
     assert (found.steps, found.forward, found.samples) == (0, (0.0,), (0.0,))
+
+
+def test_the_forward_passes_of_an_evaluation_are_not_those_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                     ) -> None:
+    """With one rank, both call the same module."""
+    RunDir(tmp_path).claim_attempt()
+    moments: list[int] = []
+
+    def noted(steps: list[Step], forward: list[list[float]]) -> Tensor:
+        moments.extend(map(len, forward))
+        return mean_times(steps, forward)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(profiling, "mean_times", noted)
+    trained(ALONE, RunDir(tmp_path), steps=4, request=ProfileRequest(id="a", steps=2, ranks=()), evaluates=True)
+    assert moments == [4, 4, 4, 0], "the beginnings and ends of two micro-batches"
 
 
 def rank(world: World, folder: str) -> None:

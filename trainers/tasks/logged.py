@@ -30,7 +30,7 @@ class Logged:
 
     def add(self, name: str, total: Tensor, count: int) -> None:
         new = torch.stack([total.double(), torch.full_like(total, count, dtype=torch.float64)])
-        self.values[name] = self.values[name] + new if name in self.values else new
+        self.values[name] = self.values[name] + new.to(self.values[name].device) if name in self.values else new
 
 
 _open: Logged | None = None
@@ -50,11 +50,12 @@ def logging(into: Logged | None) -> Iterator[None]:
 def log(name: str, value: Tensor | float | Callable[[], Tensor | float]) -> None:
     """Draws a curve `train/NAME`: the mean of the values of a step, over all its micro-batches and ranks. A tensor
     [n, ...], such as one value for each sample, counts as n values (or more), so that its mean is the same at any
-    number of ranks; a number, and a tensor without dimensions, count as one. A function is called only when its value
-    is needed."""
+    number of ranks; a number, and a tensor without dimensions, count as one, and an empty tensor as nothing. A function
+    is called only when its value is needed."""
     if _open is not None:
         found = torch.as_tensor(value() if callable(value) else value).detach()
-        _open.add(name, found.double().sum(), found.numel())
+        if found.numel():
+            _open.add(name, found.double().sum(), found.numel())
 
 
 def log_image(name: str, image: Tensor | Callable[[], Tensor]) -> None:

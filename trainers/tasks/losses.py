@@ -9,14 +9,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+
+CLASSES: Mapping[Any, Any] = {functional.cross_entropy: nn.CrossEntropyLoss, functional.nll_loss: nn.NLLLoss}
+"""By function of torch, the class that tells its weights and which target it ignores, and whose tensors move to the
+device."""
 
 
 def per_sample(loss: Any) -> Any:
     """The loss, set to return one value for each sample; the training step scales by the global batch size. It is an
-    object with torch's attribute `reduction`, or a function with this argument. Raises `ValueError`."""
-    if isinstance(loss, partial) and _takes_reduction(loss):
-        return partial(loss, reduction="none")
+    object with torch's attribute `reduction`, or a function with this argument, whose argument `ignore_index` becomes
+    an attribute. Raises `ValueError`."""
+    if isinstance(loss, partial) and loss.func in CLASSES:
+        loss = CLASSES[loss.func](**loss.keywords)
+    elif isinstance(loss, partial) and "reduction" in (arguments := _arguments(loss)):
+        function: Any = partial(loss, reduction="none")
+        if "ignore_index" in arguments:
+            function.ignore_index = arguments["ignore_index"].default
+        return function
     if not hasattr(loss, "reduction"):
         name = getattr(loss.func, "__name__", "") if isinstance(loss, partial) else type(loss).__name__
         raise ValueError(f"the loss {name} has no attribute or argument `reduction`, as torch's losses do; "
@@ -26,11 +37,12 @@ def per_sample(loss: Any) -> Any:
     return loss
 
 
-def _takes_reduction(function: partial[Any]) -> bool:
+def _arguments(function: partial[Any]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a function by name, with those that are given as defaults."""
     try:
-        return "reduction" in inspect.signature(function).parameters
+        return inspect.signature(function).parameters
     except ValueError:  # a function of C without a signature
-        return False
+        return {}
 
 
 def summed(losses: Tensor | Mapping[str, Tensor]) -> Tensor:

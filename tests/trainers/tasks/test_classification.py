@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +42,22 @@ def test_the_loss_of_a_set_with_weighted_classes_is_torchs_mean(ignored: int) ->
     expected = float(loss(logs, targets))
     task = Classification(loss=loss)
     assert task.metrics(results_of(task, logs, targets))["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def smooth(outputs: torch.Tensor, targets: torch.Tensor, ignore_index: int = 9, reduction: str = "mean"
+           ) -> torch.Tensor:
+    return functional.cross_entropy(outputs, targets, ignore_index=ignore_index, reduction=reduction)
+
+
+@pytest.mark.parametrize("loss", [partial(functional.cross_entropy, weight=torch.tensor([0.5, 2.0, 4.0])),
+                                  partial(functional.cross_entropy), partial(smooth, ignore_index=-100)])
+def test_what_a_function_ignores_does_not_count(loss: Any) -> None:
+    """Neither in the mean loss nor in the accuracy: as if its class were named."""
+    task = Classification(loss=loss)
+    outputs, targets = torch.randn(4, 3, 2), torch.tensor([[0, 1], [2, -100], [-100, -100], [1, 0]])
+    metrics = task.metrics(results_of(task, outputs, targets))
+    assert metrics["loss"] == pytest.approx(float(loss(outputs, targets)), rel=1e-6)
+    assert metrics["accuracy"] == int((outputs.argmax(1) == targets).sum()) / 5
 
 
 @pytest.mark.parametrize("loss", [None, nn.BCEWithLogitsLoss()])

@@ -156,3 +156,12 @@ def test_nothing_is_kept_but_in_the_step_of_a_point() -> None:
 def test_terms_of_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"terms of a loss have different shapes: a \[4\], b \[\]"):
         summed({"a": torch.zeros(4), "b": torch.zeros(())})
+
+
+def test_a_tensor_without_values_is_no_value() -> None:
+    """As of a micro-batch without such a sample: its mean is not 0."""
+    with logging(found := Logged()):
+        log("never", torch.zeros(0))
+        for values in (torch.zeros(0), torch.tensor([1.0, 3.0])):
+            log("some", values)
+    assert means([found.values]) == {"some": 2.0}
