@@ -29,8 +29,9 @@ from drumbeat.configs.layers import (
     short,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
+from drumbeat.configs.operation import Reference
 from drumbeat.configs.sbatch_options import GPUS, MEMORY, owned_options
-from drumbeat.configs.schema import Config, Phase, Reference
+from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.site import Site
 from drumbeat.configs.variables import variables

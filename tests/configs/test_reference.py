@@ -8,8 +8,8 @@ import pytest
 
 from drumbeat.configs.errors import ConfigError
 from drumbeat.configs.load import load, read, reload
+from drumbeat.configs.operation import Reference
 from drumbeat.configs.reference import reference_faults
-from drumbeat.configs.schema import Reference
 
 METRICS = ("loss", "accuracy")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs import initialize, schema, site
+from drumbeat.configs import initialize, operation, schema, site
 from drumbeat.configs.fields import MISSING
 from drumbeat.configs.load import load
-from drumbeat.configs.schema import Config, Launch
+from drumbeat.configs.operation import Launch
+from drumbeat.configs.schema import Config
 from tests.configs.small import Write
 
 
@@ -42,7 +43,7 @@ def test_no_default_is_out_of_its_bounds() -> None:
 
 def test_every_key_has_a_docstring() -> None:
     """The command help and the documentation print them. That of a section is the docstring of its class."""
-    sections = {node.name: node.body for module in (schema, initialize, site)
+    sections = {node.name: node.body for module in (schema, initialize, operation, site)
                 for node in ast.parse(Path(str(module.__file__)).read_text()).body if isinstance(node, ast.ClassDef)}
     bare = [f"{name}.{ast.unparse(key.target)}" for name, body in sections.items()
             for key, after in pairwise([*body, ast.Pass()])
