@@ -204,6 +204,9 @@ class Config:
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    compile: dict[str, Any] = field(default_factory=dict)
+    """Compile the model for training: the arguments of torch.compile, such as {mode: default} or {dynamic: true}. Empty
+    does not compile."""
     find_unused_parameters: bool = False
     """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
     branches that are dropped. Each step then looks for them, which takes time."""

@@ -35,8 +35,8 @@ SMALL: dict[str, Sequence[str]] = {
                              "data.root=datasets/hymenoptera_data"],
     "resnet50_imagenet": [*_imagenet("resnet50_imagenet", 6), "phases.train.average_every=4"],
     "vit_small": [*_imagenet("vit_small", 30),
-                  "model={_target_: torchvision.models.VisionTransformer, image_size: 32, patch_size: 8, num_layers: 2, "
-                  "num_heads: 2, hidden_dim: 32, mlp_dim: 64, num_classes: from_data}"],
+                  "model={_target_: torchvision.models.VisionTransformer, image_size: 32, patch_size: 8, num_layers: 2,"
+                  " num_heads: 2, hidden_dim: 32, mlp_dim: 64, num_classes: from_data}"],
     "cnn_cifar10": ["phases.train.epochs=0.2"],
     "cnn_cifar10_augmented": ["phases.train.epochs=0.2", "data.workers=0"],
     "mlp_fashion_mnist": ["phases.train.epochs=2"],

@@ -31,6 +31,7 @@ from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.marks import Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.position import build_schedules, check_position, earlier_phase, with_phase_values
+from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
 
@@ -80,7 +81,8 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         make_average=partial(build_average, phase, name), average_due=average_due,
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
-        scheduler_steps=scheduler_steps, find_unused=config.find_unused_parameters)
+        scheduler_steps=scheduler_steps,
+        make_replica=partial(wrap, find_unused=config.find_unused_parameters, arguments=config.compile))
 
 
 def average_due(schedule: Schedule, every: int | None, step: int) -> bool:

@@ -3,8 +3,8 @@
     model: {_target_: drumbeat.models.LSTM, vocab_size: from_data, classes: from_data, padding_idx: from_data}
 
 An argument `from_data` gets the training set's fact of the same name: `classes`, the number of its classes, labels or
-values, which other libraries call `num_classes` or `num_labels`, or an item of its attribute `facts`. A checkpoint contains the facts, so the model can be built again without
-the data.
+values, which other libraries call `num_classes` or `num_labels`, or an item of its attribute `facts`. A checkpoint
+contains the facts, so the model can be built again without the data.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class PhaseRunner:
                  make_average: Callable[[nn.Module], Any] = lambda model: None,
                  average_due: Callable[[int], bool] = lambda step: True,
                  micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
-                 earlier: Earlier | None = None, scheduler_steps: int = 0, find_unused: bool = False) -> None:
+                 earlier: Earlier | None = None, scheduler_steps: int = 0,
+                 make_replica: Callable[[nn.Module, World], nn.Module] = wrap) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
         the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
@@ -56,7 +57,7 @@ class PhaseRunner:
         `Averaging`. `mixes` says whether targets are those of `data.mixing`, and
         `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
         checkpoint to resume from, if that differs from this one, and `scheduler_steps` how often the scheduler is
-        advanced in the phase, for its errors. With `find_unused`, parameters may take no part in a step."""
+        advanced in the phase, for its errors. `make_replica` makes what is called in a step: see `replica.wrap`."""
         self.name = name
         self.number = number
         self.seed = seed
@@ -81,7 +82,7 @@ class PhaseRunner:
         self.clears = [one for one in parts_of_step(self.optimizer)
                        if type(one).zero_grad is not torch.optim.Optimizer.zero_grad]
         self.scheduler = make_scheduler(self.optimizer)
-        self.replica = wrap(model, world, find_unused=find_unused)
+        self.replica = make_replica(model, world)
         self.averaging = Averaging(self.optimizer, model, make_average(model), average_due)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from drumbeat.configs.errors import Fault, PreflightError
+from drumbeat.configs.yaml_text import inline
 from drumbeat.trainers.world import SENT, World
 
 
-def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Module:
-    """The model in DistributedDataParallel if there are several ranks. Buffers are broadcast before evaluations and not
-    at each forward pass. Without `device_ids`, inputs are not moved to the device, so the lengths of texts stay on the
-    host. With `find_unused`, parameters may take no part in a step: those that no rank used keep no gradient, as on one
-    rank, and the others get the mean of the ranks' gradients."""
+def compiled(model: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
+    """The model as torch.compile runs it, with these arguments; the model itself if there are none. It has the same
+    parameters and buffers, so what is saved and evaluated is the model. Raises `PreflightError` if torch does not take
+    the arguments."""
+    if not arguments:
+        return model
+    try:
+        return cast(nn.Module, torch.compile(model, **arguments))
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise PreflightError(Fault(what=f"torch.compile does not take these arguments: {reason}", where="compile",
+                                   given=inline(arguments))) from error
+
+
+def wrap(model: nn.Module, world: World, *, find_unused: bool = False,
+         arguments: Mapping[str, Any] = MappingProxyType({})) -> nn.Module:
+    """The model, `compiled` with `arguments`, in DistributedDataParallel if there are several ranks. Buffers are
+    broadcast before evaluations and not at each forward pass. Without `device_ids`, inputs are not moved to the device,
+    so the lengths of texts stay on the host. With `find_unused`, parameters may take no part in a step: those that no
+    rank used keep no gradient, as on one rank, and the others get the mean of the ranks' gradients."""
+    model = compiled(model, arguments)
     if world.size == 1:
         return model
     if unsent := [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]:

@@ -82,6 +82,8 @@ def main(run_dir: str, attempt_number: int) -> None:
     try:
         prefer_determinism(deterministic=config.deterministic, threads=topology.cpus_per_rank)
         set_precision(config.precision)
+        if config.compile:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(run.compiled)
         sets = build_sets(config)
         config = with_facts(config, facts_of(sets.train))
         with Bar() as bar:

@@ -12,6 +12,7 @@
         starting_weights.json   what the model took of the weights in `initialize`
         nondeterministic/   a file for each operation without a deterministic implementation
         attempts/<k>/    one start of all ranks: its heartbeat, logs, errors and stop request
+        compiled/        kernels of torch.compile
         checkpoints/     weights and state by step
         tensorboard/     one event folder for all attempts
         submitit/        submitit's own files
@@ -94,6 +95,11 @@ class RunDir:
     @property
     def attempts(self) -> Path:
         return self.path / "attempts"
+
+    @property
+    def compiled(self) -> Path:
+        """What torch.compile has made of the model, so that a restart need not compile it again."""
+        return self.path / "compiled"
 
     @property
     def checkpoints(self) -> Path:

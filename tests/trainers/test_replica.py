@@ -1,21 +1,25 @@
-"""A model with parameters that not every step uses: the ranks train it as one rank does."""
+"""What is called in a step: compiled, and on several ranks, also if not every step uses all parameters."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
 from drumbeat.data.loader import Batch
 from drumbeat.data.order import shard
 from drumbeat.trainers.build import build_forward
 from drumbeat.trainers.build_phases import build_phase_runner
-from drumbeat.trainers.replica import wrap
+from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.replica import compiled, wrap
 from drumbeat.trainers.tasks import Regression
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
@@ -43,13 +47,13 @@ class Experts(nn.Module):
         return outputs
 
 
-def trained(world: World, micro_batch_size: int | None) -> dict[str, Tensor]:
+def trained(world: World, micro_batch_size: int | None, **changes: Any) -> dict[str, Tensor]:
     """The weights after six steps of AdamW, which decays the weights that have a gradient, if it is 0, too."""
     config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 8, "micro_batch_size": micro_batch_size, "model": {"_target_": "x"},
         "precision": "fp32", "find_unused_parameters": True,
         "phases": {"only": {"epochs": 1, "optimizer": {
-            "_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5}}}})])
+            "_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5}}}, **changes})])
     task = Regression()
     runner = build_phase_runner(config, 0, Experts(), task, world, build_forward(config, world.device))
     mine = shard(8, world.rank, world.size)
@@ -74,6 +78,34 @@ def test_parameters_that_some_ranks_or_none_use_are_trained_as_on_one_rank(tmp_p
         expected = trained(ALONE, micro)
         for name, value in load_file(tmp_path / f"{micro}.safetensors").items():
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def compiled_on_two(world: World, folder: str) -> None:
+    for name, arguments in (("plain", {}), ("compiled", {"backend": "aot_eager"})):
+        found = trained(world, 3, compile=arguments)
+        if world.is_main:
+            save_file(found, f"{folder}/{name}.safetensors")
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_trained_and_has_the_names_of_the_plain_one(tmp_path: Path) -> None:
+    """Here by a backend that does not fuse operations, so with the same bits."""
+    on_ranks(2, compiled_on_two, tmp_path)
+    plain, same = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "compiled"))
+    assert weights_sha256(plain) == weights_sha256(same)
+    model = nn.Linear(1, 1)
+    replica = wrap(model, ALONE, arguments={"backend": "aot_eager"})
+    assert replica is not model and [*replica.parameters()] == [*model.parameters()]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), [({"mode": "fastest"}, "Unrecognized mode=fastest"),
+                                                   ({"speed": 1}, "unexpected keyword argument 'speed'")])
+def test_what_torch_does_not_take_is_an_error(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(PreflightError) as caught:
+        compiled(nn.Identity(), arguments)
+    (fault,) = caught.value.faults
+    assert fault.where == "compile" and fault.what.startswith("torch.compile does not take these arguments: ")
+    assert reason in fault.what
 
 
 def wrapped(world: World) -> None:

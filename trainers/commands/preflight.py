@@ -63,6 +63,7 @@ from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position, with_phase_values
+from drumbeat.trainers.replica import compiled
 from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
@@ -89,6 +90,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     model = attempt(lambda: _model_on_meta(filled)) if filled else None
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
+    attempt(lambda: compiled(nn.Identity(), config.compile))
     task: Task | None = attempt(lambda: build_task(config, sets))
     if task is not None:
         faults += check_monitor(config, task)

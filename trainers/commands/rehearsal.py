@@ -84,6 +84,8 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
         found.notes.append(f"the model has more than {SMALL:,} parameters, so its steps, evaluation and checkpoints "
                            "are not rehearsed")
         return found
+    if config.compile:
+        found.notes.append("the rehearsal compiles nothing, so what torch.compile makes of the model is not checked")
     few, samples = with_few(config, batch)
     try:
         live = with_task(build_model(few), task), task
@@ -107,9 +109,10 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
 
 
 def with_few(config: Config, batch: Batch) -> tuple[Config, Batch]:
-    """The config and the batch of a step with few samples: all of the batch if it cannot be cut."""
+    """The config and the batch of a step with few samples: all of the batch if it cannot be cut. Nothing is
+    compiled."""
     size = len(batch.positions)
-    return (dataclasses.replace(config, micro_batch_size=1 if config.micro_batch_size == 1 else None),
+    return (dataclasses.replace(config, compile={}, micro_batch_size=1 if config.micro_batch_size == 1 else None),
             batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch)))
 
 
