@@ -205,6 +205,9 @@ class Config:
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    recompute: list[Any] = field(default_factory=list, metadata={"text": True})
+    """Modules that keep no activations for the backward pass, but compute them again (gradient checkpointing), which
+    takes less memory and more time: names, patterns and types, as in freeze."""
     compile: dict[str, Any] = field(default_factory=dict)
     """Compile the model for training: the arguments of torch.compile, such as {mode: default} or {dynamic: true}. Empty
     does not compile."""
