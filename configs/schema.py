@@ -195,15 +195,19 @@ class Config:
     micro_batch_size: int | None = at_least(1, None)
     """The largest number of samples in one forward pass of a rank: larger shares of the batch are split, and gradients
     are accumulated. Null does not split."""
-    precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
-    """The precision of the forward pass. auto is bf16 if the device supports it in hardware, else fp32. tf32 lets a GPU
-    multiply fp32 numbers with 10 bits of mantissa; on the CPU it is fp32."""
+    precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = "auto"
+    """The precision of the forward pass. auto is bf16 if the device supports it in hardware, else fp32. fp16 scales the
+    loss, for GPUs without bf16. tf32 lets a GPU multiply fp32 numbers with 10 bits of mantissa; on the CPU it is fp32.
+    """
     channels_last: bool = True
     """Keep images and convolution weights in channels-last (NHWC) memory format, which is faster. Other models are not
     affected."""
     deterministic: bool = True
     """Use kernels that give the same bits each time, if the device has them. false uses the fastest ones, as measured
     by cuDNN's benchmark mode."""
+    recompute: list[Any] = field(default_factory=list, metadata={"text": True})
+    """Modules that keep no activations for the backward pass, but compute them again (gradient checkpointing), which
+    takes less memory and more time: names, patterns and types, as in freeze."""
     compile: dict[str, Any] = field(default_factory=dict)
     """Compile the model for training: the arguments of torch.compile, such as {mode: default} or {dynamic: true}. Empty
     does not compile."""

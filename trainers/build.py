@@ -34,7 +34,7 @@ from drumbeat.trainers.model_and_task import parts_of, with_task
 from drumbeat.trainers.target import Ready, all_of, function_at, instantiate, locate
 from drumbeat.trainers.tasks import Task
 
-Precision = Literal["auto", "bf16", "tf32", "fp32"]
+Precision = Literal["auto", "bf16", "fp16", "tf32", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ def build_batch_transforms(config: Config) -> nn.Sequential:
 def build_forward(config: Config, device: torch.device) -> Forward:
     """How a batch enters the model on a device. Raises `PreflightError`."""
     return Forward(device=device, transforms=build_batch_transforms(config), channels_last=config.channels_last,
-                   bf16=computes_bf16(config.precision, device),
+                   bf16=computes_bf16(config.precision, device), fp16=config.precision == "fp16",
                    views=build_transforms(config.evaluation.views, "evaluation.views"))
 
 

@@ -31,6 +31,7 @@ from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.marks import Marks
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.position import build_schedules, check_position, earlier_phase, with_phase_values
+from drumbeat.trainers.recompute import recompute
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.world import World
@@ -72,6 +73,7 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
     `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
+    recompute(model, config.recompute)
     frozen = frozen_parts(model, phase, name)
     set_trainable(model, trainable(model) if parameters is None else parameters, frozen)
     return PhaseRunner(

@@ -42,16 +42,17 @@ def _mean(first: Any, *others: Any) -> Any:
 class Forward:
     """Moves a batch's inputs to the device, transforms them as a batch, and sets the precision of the forward pass.
 
-    `channels_last` is the memory format of image batches, and `bf16` whether the forward pass runs in bfloat16 under
-    autocast. `views` are transforms of a batch's inputs for evaluation (`outputs`).
+    `channels_last` is the memory format of image batches, and `bf16` and `fp16` whether the forward pass runs in
+    bfloat16 or float16 under autocast. `views` are transforms of a batch's inputs for evaluation (`outputs`).
     """
 
     def __init__(self, *, device: torch.device, transforms: nn.Module, channels_last: bool, bf16: bool,
-                 views: Sequence[Callable[[Any], Any]] = ()) -> None:
+                 fp16: bool = False, views: Sequence[Callable[[Any], Any]] = ()) -> None:
         self.device = device
         self.transforms = transforms.to(device)
         self.channels_last = channels_last
         self.bf16 = bf16
+        self.fp16 = fp16
         self.views = views
 
     def inputs(self, inputs: Any) -> Any:
@@ -78,4 +79,6 @@ class Forward:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        if not self.bf16 and not self.fp16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16 if self.bf16 else torch.float16)

@@ -17,7 +17,7 @@ def prefer_determinism(*, deterministic: bool, threads: int) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def set_precision(precision: Literal["auto", "bf16", "tf32", "fp32"]) -> None:
+def set_precision(precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"]) -> None:
     """Sets where a GPU rounds fp32 to TF32, which has 10 bits of mantissa instead of 23: with tf32 in matrix products,
     convolutions and recurrent layers; with fp32 nowhere; otherwise, as torch does by default, in the latter two.
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
@@ -69,7 +70,8 @@ class PhaseRunner:
         self.micro_batch_size = micro_batch_size
         self.scheduler_every = scheduler_every
         self.clip_norm = clip_norm
-        self.checks_finite = checks_finite
+        self.scaler = GradScaler(world.device.type) if forward.fp16 else None
+        self.checks_finite = checks_finite or forward.fp16
         self.earlier = earlier
         self.scheduler_steps = scheduler_steps
         self.frozen = frozen
@@ -87,6 +89,8 @@ class PhaseRunner:
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
         self.zero = torch.zeros((), device=world.device)
+        if self.scaler is not None:
+            self.scaler.scale(self.zero)  # which makes its tensors
         self.sample_losses: list[Tensor] = []
         """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
         self.curves = rate_curves(self.optimizer)
@@ -118,6 +122,8 @@ class PhaseRunner:
         restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
         restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
         self.averaging.load(checkpoint.optimizer())
+        if self.scaler is not None and checkpoint.state.scaler:
+            self.scaler.load_state_dict(checkpoint.state.scaler)
 
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
@@ -154,6 +160,7 @@ class PhaseRunner:
                     losses = self.loss(outputs, rows(targets, part, size), scale, step, alone=len(parts) == 1)
                     loss = losses.detach().sum() * scale  # not in the graph, because each loss has the same gradient
                 start = first_gradient(scale, loss if self.checks_finite else self.zero)
+                start = start if self.scaler is None else self.scaler.scale(start)
                 losses.backward(start.expand_as(losses))
             if self.loss.whole_batch is None:
                 self.sample_losses.append(losses.detach())
@@ -171,6 +178,9 @@ class PhaseRunner:
         """
         self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
         check = None
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+            self.scaler.update()  # a gradient that is not finite halves the scale
         gradients = [one.grad for one in self.trained if one.grad is not None]
         norm = None if self.clip_norm is None else total_norm(gradients)
         if self.checks_finite:
@@ -242,9 +252,10 @@ class PhaseRunner:
                 f"Correct its arguments, or continue without it: {again}{key}={{}}")) from error
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state of optimizer and scheduler: see `checkpoints.state.training_state`."""
+        """The state of optimizer, scheduler and gradient scaler: see `checkpoints.state.training_state`."""
         tensors, values = training_state(self.optimizer, self.scheduler, self.names)
-        return tensors | self.averaging.kept, values
+        scaler = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
+        return tensors | self.averaging.kept, values | scaler
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no

@@ -82,7 +82,7 @@ class Saver:
         if not runner.settle(last.check, self.progress.phase_step):
             error = not_finite(last.progress.step, last.loss, last.batch, self.world, last.sample_losses, self.names())
             reason = self._why_not_skip()
-            if self.stops_at_nonfinite or reason:
+            if (self.stops_at_nonfinite and runner.scaler is None) or reason:
                 self.progress = last.progress
                 self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
                 runner.discard()
@@ -90,7 +90,8 @@ class Saver:
                 self.checkpoints.wait()
                 self.world.all_reduce(torch.zeros((), device=self.world.device))  # leave after rank 0 has saved
                 raise NeverFiniteError(f"{error}; {reason}") if reason else error
-            print(f"skipped    {error}", flush=True)
+            scale = "" if runner.scaler is None else f"; the loss is now scaled by {runner.scaler.get_scale():g}"
+            print(f"skipped    {error}{scale}", flush=True)
             self.progress = replace(self.progress, steps_skipped=self.progress.steps_skipped + 1)
             self.skipped_in_a_row += 1
             self.tracker.status(steps_skipped=self.progress.steps_skipped)

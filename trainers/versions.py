@@ -20,11 +20,12 @@ from drumbeat.trainers.gpu_check import Device
 
 def rank_versions(precision: Precision, device: torch.device) -> Versions:
     """The versions of a rank, which may use its GPU."""
+    otherwise = "fp16" if precision == "fp16" else "fp32"
     if device.type != "cuda":
-        return _versions(device=cpu_name(), precision=_named(computes_bf16(precision, device), "fp32"))
+        return _versions(device=cpu_name(), precision=_named(computes_bf16(precision, device), otherwise))
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else None
     return _versions(cuda=torch.version.cuda, nccl=nccl, device=torch.cuda.get_device_name(device),
-                     precision=_named(computes_bf16(precision, device), "tf32" if precision == "tf32" else "fp32"))
+                     precision=_named(computes_bf16(precision, device), "tf32" if precision == "tf32" else otherwise))
 
 
 def preflight_versions(precision: Precision, *, cuda: bool, here: bool, gpus: Sequence[Device] = ()) -> Versions:

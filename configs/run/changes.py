@@ -73,6 +73,7 @@ RULES = (
     Rule("precision", "now", "the rounding of the forward pass"),
     Rule("channels_last", "now", "the memory format"),
     Rule("deterministic", "now", "the choice of kernels"),
+    Rule("recompute", "none", "what is computed again, with the same bits"),
     Rule("compile*", "now", "the kernels of the next steps"),
     Rule("find_unused_parameters", "now", "the order in which the gradients of the ranks are summed"),
     Rule("on_nonfinite", "now", "what happens at the next NaN or Inf"),

@@ -132,6 +132,8 @@ class CheckpointState(Record):
     `trainers/checkpoints/codec.py` writes them."""
     scheduler: dict[str, Any] = field(default_factory=dict)
     """The state dict of the scheduler, `state`; empty without one."""
+    scaler: dict[str, Any] = field(default_factory=dict)
+    """The state dict of the gradient scaler; empty unless the precision is fp16."""
     versions: Versions | None = None
     """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
     config: dict[str, Any] = field(default_factory=dict)

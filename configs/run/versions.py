@@ -27,7 +27,7 @@ class Versions(Record):
     device: str = ""
     """The name of the GPU or of the CPU."""
     precision: str = ""
-    """bf16, tf32 or fp32: what `precision: auto` means on this device."""
+    """bf16, fp16, tf32 or fp32: what `precision: auto` means on this device."""
 
     def software(self) -> str:
         """The versions in one line: "torch 2.14.1, CUDA 13.0, Python 3.11.2, Drumbeat 0.1.0"."""

@@ -95,6 +95,23 @@ def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) ->
         torch.testing.assert_close(one, other)
 
 
+def test_fp16_scales_the_loss_and_clips_what_is_not_scaled() -> None:
+    """The step is that in fp32 but for rounding; one that overflows is skipped and halves the scale."""
+    fine, plain = runner(precision="fp16"), runner()
+    for one in (fine, plain):
+        one.clip_norm = 0.1
+        assert take(one, batch(OWN), 0)[1]
+    for one, other in zip(fine.model.parameters(), plain.model.parameters(), strict=True):
+        assert not torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert fine.scaler is not None and plain.scaler is None and fine.scaler.get_scale() == 2**16
+    before = [one.detach().clone() for one in fine.model.parameters()]
+    fine.scaler.load_state_dict(fine.scaler.state_dict() | {"scale": 2.0**120})
+    assert not take(fine, batch(OWN), 1)[1]
+    assert all(torch.equal(one, other) for one, other in zip(fine.model.parameters(), before, strict=True))
+    assert fine.state()[1]["scaler"]["scale"] == 2**119
+
+
 WEIGHT = torch.tensor([1.0, 3.0, 0.5, 0.0])
 CLASSES = torch.tensor([0, 1, 3, 2, 1, 0, 2])
 POINTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))

@@ -14,7 +14,7 @@ from torch import nn
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
-from drumbeat.configs.run.checkpoint_records import Progress
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.build import build_forward
@@ -30,6 +30,7 @@ from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker
 from drumbeat.trainers.world import World
+from tests.trainers.in_process import attempted, new_run
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 CONFIG = build_config([Layer(origin="test", values={
@@ -129,3 +130,19 @@ def test_rank_0_writes_weights_optimizer_and_progress(run: RunDir) -> None:
     assert found.progress == saver.progress
     assert weights_sha256(found.model()) == weights_sha256(saver.model.state_dict())
     assert found.state.optimizer[""]["groups"][0]["lr"] == 0.1
+
+
+def test_a_run_in_fp16_is_exact_and_does_not_stop_at_a_step_that_overflows(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["precision=fp16", "model={_target_: tests.trainers.test_loop.Net, poisoned: []}",
+               "data.train={_target_: tests.trainers.test_averaging.OneUnusable, n: 12}", "phases.all=null"]
+    straight, _ = attempted(new_run(tmp_path / "straight"), None, changes)
+    assert "; the loss is now scaled by 32768\n" in capsys.readouterr().out
+    stopped = new_run(tmp_path / "stopped")
+    attempted(stopped, 4, changes)
+    resumed, _ = attempted(stopped, None, changes)
+    assert weights_sha256(resumed.model.state_dict()) == weights_sha256(straight.model.state_dict())
+    one, other = (CheckpointState.require(tmp_path / name / "checkpoints" / "last" / "state.json")
+                  for name in ("straight", "stopped"))
+    assert one.scaler == other.scaler and one.scaler["scale"] == 2**13
+    assert one.progress.steps_skipped == 3  # two for their samples, and one that is too large

@@ -63,6 +63,7 @@ from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
 from drumbeat.trainers.metrics import build_metrics, check_monitor
 from drumbeat.trainers.model_and_task import with_task
 from drumbeat.trainers.position import build_schedules, check_position, with_phase_values
+from drumbeat.trainers.recompute import recomputed
 from drumbeat.trainers.replica import compiled
 from drumbeat.trainers.set_notes import notes_of
 from drumbeat.trainers.starting_weights import check_fitting
@@ -91,6 +92,10 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     built: dict[str, Any] = {}
     attempt(lambda: build_batch_transforms(config))
     attempt(lambda: compiled(nn.Identity(), config.compile))
+    if config.compile and config.recompute:
+        faults.append(Fault(what="recompute and compile do not work together", where="recompute",
+                            given=inline(config.recompute), remedy="torch.compile decides itself what to compute "
+                            "again; remove one of them."))
     task: Task | None = attempt(lambda: build_task(config, sets))
     if task is not None:
         faults += check_monitor(config, task)
@@ -101,6 +106,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     numbers = attempt(lambda: with_phase_values(filled or config, tables))
     if model is not None and numbers:
         trained = with_task(model, task)
+        attempt(lambda: recomputed(trained, config.recompute))
         built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size)) for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)

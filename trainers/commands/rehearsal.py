@@ -110,9 +110,11 @@ def rehearse(config: Config, sets: Sets, task: Task, batch: Batch, *, world_size
 
 def with_few(config: Config, batch: Batch) -> tuple[Config, Batch]:
     """The config and the batch of a step with few samples: all of the batch if it cannot be cut. Nothing is
-    compiled."""
+    compiled, and fp16, which overflows in the first steps until its scale fits, is fp32."""
     size = len(batch.positions)
-    return (dataclasses.replace(config, compile={}, micro_batch_size=1 if config.micro_batch_size == 1 else None),
+    precision = "fp32" if config.precision == "fp16" else config.precision
+    micro = 1 if config.micro_batch_size == 1 else None
+    return (dataclasses.replace(config, precision=precision, compile={}, micro_batch_size=micro),
             batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch)))
 
 

@@ -213,7 +213,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
             continue
         rows.append((name, str(batch), *(_metric(one, "B") for one in (
             needed.weights, needed.gradients, needed.optimizer, needed.activations, needed.total))))
-    precision = "bfloat16" if forward.bf16 else "float32"
+    precision = "bfloat16" if forward.bf16 else "float16" if forward.fp16 else "float32"
     return [f"memory     of each of {ranks} ranks, for one micro-batch" if ranks > 1 else
             "memory     of one rank, for one micro-batch",
             *aligned(rows, right=set(range(1, 7))),

@@ -35,7 +35,7 @@ RECIPE = [
     "phases.finetune.average={_target_: torch.optim.swa_utils.AveragedModel, use_buffers: true, multi_avg_fn: "
     "{_target_: torch.optim.swa_utils.get_ema_multi_avg_fn, decay: 0.9}}",
     "initialize={weights: start.pth, only: [backbone], rename: {body: backbone}, strict: true}",
-    "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]"]
+    "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]", "recompute=[{type: torch.nn.Conv2d}, head]"]
 """Parts of modern recipes, all of which a drill must leave exact."""
 
 
