@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 WIDTH = 80
@@ -61,10 +61,13 @@ class UserError(Exception):
         if len(self.faults) == 1 or full.count("\n") < SCREEN:
             return full
         shown: list[str] = []
+        remedies: set[str] = set()
         for fault in self.faults:
-            if sum(text.count("\n") + 1 for text in [*shown, fault.brief()]) > SCREEN - 3:
+            text = (replace(fault, remedy="") if fault.remedy in remedies else fault).brief()
+            if sum(one.count("\n") + 1 for one in [*shown, text]) > SCREEN - 3:
                 break
-            shown.append(fault.brief())
+            shown.append(text)
+            remedies.add(fault.remedy)
         if len(shown) < len(self.faults):
             shown.append(f"  ... and {len(self.faults) - len(shown)} more")
         return "\n".join([f"error: {len(self.faults)} things are wrong", *shown])

@@ -30,7 +30,8 @@ def test_few_faults_are_shown_in_full_and_many_briefly() -> None:
     fault = Fault(what="data.workers must be at least 0", where="a.yaml:12", given="data.workers: -1", remedy="Use 0.")
     assert str(ConfigError(fault, fault)) == f"{fault}\n\n{fault}"
     assert str(ConfigError(*[fault] * 6)).splitlines() == [
-        "error: 6 things are wrong", *["  a.yaml:12: data.workers must be at least 0, not -1. Use 0."] * 6]
+        "error: 6 things are wrong", "  a.yaml:12: data.workers must be at least 0, not -1. Use 0.",
+        *["  a.yaml:12: data.workers must be at least 0, not -1."] * 5]
 
 
 def test_very_many_faults_still_fit_a_screen() -> None:

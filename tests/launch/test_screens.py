@@ -198,21 +198,13 @@ error: phases.head.epochs must be a number
     "run small.yaml a=1 b=1 c=1 d=1 data.workers=-1": """\
 error: 5 things are wrong
   command line: unknown key 'a' at the top level. Valid names: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
-    seed, task, tracking, watchdog.
-  command line: unknown key 'b' at the top level. Valid names: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
-    seed, task, tracking, watchdog.
-  command line: unknown key 'c' at the top level. Valid names: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
-    seed, task, tracking, watchdog.
-  command line: unknown key 'd' at the top level. Valid names: batch_size,
-    channels_last, checkpoints, data, deterministic, evaluation, launch,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, reference,
-    seed, task, tracking, watchdog.
+    budget, channels_last, checkpoints, compile, data, deterministic,
+    evaluation, find_unused_parameters, initialize, launch, limit_batches,
+    micro_batch_size, model, name, on_nonfinite, phases, precision, recompute,
+    reference, seed, task, tracking, watchdog.
+  command line: unknown key 'b' at the top level.
+  command line: unknown key 'c' at the top level.
+  command line: unknown key 'd' at the top level.
   command line: data.workers must be at least 0, not -1.
 """,
     "run small.yaml --name a/b": """\

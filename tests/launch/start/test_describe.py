@@ -55,6 +55,8 @@ micro_batch_size: null
 precision: auto
 channels_last: true
 deterministic: true
+recompute: []
+compile: {}
 find_unused_parameters: false
 on_nonfinite: stop
 phases:
