@@ -28,6 +28,7 @@ README = Path(__file__).parent / "README.md"
 START, END = "<!-- figures -->", "<!-- end -->"
 
 PARTS: Mapping[str, tuple[str, ...]] = {
+    "tiny_steps": ("--rounds", "2"),
     "loop": ("--rounds", "1"),
     "step_times": ("--pairs", "10"),
     "data": ("--rounds", "3"),
@@ -37,6 +38,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "start": (),
     "recovery": ("--minutes", "4"),
     "stragglers": ("--stopped", "3", "--clean", "3"),
+    "listing": (),
+    "scale": (),
 }
 """The arguments of each part, by the name of its module. All of them together take less than half an hour."""
 LIMIT = 600
