@@ -48,9 +48,9 @@ ByteRobust, arXiv 2509.16293.)"""
 
 SMALL = "small CNN, 32 px, batch 128"
 STEPS = 600
+"""The length of the run whose ranks or launcher are killed."""
 TARGETS = {"rank": 1.5, "launcher": 4.0}
 """Seconds from SIGKILL of these to the next step."""
-"""The length of the run whose ranks or launcher are killed."""
 BATCH = 512
 """The batch size of the run with faults: one loader process keeps up with two ranks on two cores."""
 
