@@ -65,8 +65,12 @@ class Averaging:
         return self.average is not None and self.due(step)
 
     def update(self) -> None:
-        """Adds the model's weights to the average."""
+        """Adds the model's weights to the average. Integers, such as BatchNorm's number of batches, have no mean:
+        the average has the model's."""
         self.average.update_parameters(self.model)
+        for live, averaged in zip(self.model.buffers(), self.average.module.buffers(), strict=True):
+            if not (averaged.is_floating_point() or averaged.is_complex()):
+                averaged.copy_(live)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

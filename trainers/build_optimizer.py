@@ -72,12 +72,18 @@ def build_average(phase: Phase, name: str, model: nn.Module) -> Any:
     if not phase.average:
         return None
     where = f"phases.{name}.average"
-    built = instantiate(phase.average, where, model)
-    if not isinstance(built, AveragedModel):
+    kind = locate(str(phase.average.get("_target_") or ""), where)
+    if not (isinstance(kind, type) and issubclass(kind, AveragedModel)):
         raise PreflightError(Fault(what="this does not average weights", where=where,
                                    given=str(phase.average.get("_target_")),
-                                   remedy="Name torch.optim.swa_utils.AveragedModel, or a class that extends it."))
-    return built
+                                   remedy="Name torch.optim.swa_utils.AveragedModel, or a class that extends it. For "
+                                   "an EMA, its multi_avg_fn is {_target_: torch.optim.swa_utils.get_ema_multi_avg_fn, "
+                                   "decay: 0.999}"))
+    for function in ("avg_fn", "multi_avg_fn"):
+        if isinstance(given := phase.average.get(function), str):
+            raise PreflightError(Fault(what=f"{function} must be a section with a _target_", given=given,
+                                       where=f"{where}.{function}", remedy=f"Write {function}: {{_target_: {given}}}"))
+    return instantiate(phase.average, where, model)
 
 
 def has_fused(optimizer: Any) -> bool:

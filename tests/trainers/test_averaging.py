@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from drumbeat.trainers.averaging import Averaging, switch, switchable
 from drumbeat.trainers.checkpoints.state import weights_sha256
@@ -55,6 +55,18 @@ def test_nothing_happens_with_another_optimizer() -> None:
     with averaging.averaged():
         assert averaging.kept == averaging.trained() == {}
     assert switchable(optimizer) == []
+
+
+def test_numbers_of_batches_are_not_averaged() -> None:
+    """The mean of 0 to 5 batches is no number of batches; a counter that does not move stays what it is."""
+    model = nn.BatchNorm1d(3)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    averaging = Averaging(torch.optim.SGD(model.parameters()), model, average)
+    for _ in range(5):
+        model(torch.rand(4, 3))
+        averaging.update()
+    assert average.module.num_batches_tracked == model.num_batches_tracked == 5
+    assert not torch.equal(average.module.running_mean, model.running_mean)
 
 
 @pytest.mark.parametrize("stop", [2, 5, 6, 9])

@@ -42,6 +42,10 @@ def test_a_scheduler_that_forgets_the_rates_of_the_groups(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("average", "optimizer", "expected"), [
     ("{_target_: torch.optim.swa_utils.AveragedModel, decay: 0.9}", "torch.optim.SGD",
      ("torch.optim.swa_utils.AveragedModel has no argument 'decay'", "phases.head.average.decay")),
+    ("{_target_: torch.optim.swa_utils.get_ema_multi_avg_fn, decay: 0.9}", "torch.optim.SGD",
+     ("this does not average weights", "phases.head.average")),
+    ("{_target_: torch.optim.swa_utils.AveragedModel, multi_avg_fn: torch.optim.swa_utils.get_ema_multi_avg_fn}",
+     "torch.optim.SGD", ("multi_avg_fn must be a section with a _target_", "phases.head.average.multi_avg_fn")),
     ("{_target_: torch.nn.Identity}", "torch.optim.SGD", ("this does not average weights", "phases.head.average")),
     ("{_target_: torch.optim.swa_utils.AveragedModel}", "tests.trainers.own_optimizers.ScheduleFree",
      ("ScheduleFree averages the weights itself", "phases.head.average"))])
