@@ -26,7 +26,7 @@ from tests.configs.small import BASE, Write, faults
     ("phases.head.epochs=-1", "phases.head.epochs must be above 0", ""),
     ("phases.head.epochs=.inf", "phases.head.epochs must be a finite number", ""),
     ("phases.head.epochs=.nan", "phases.head.epochs must be a finite number", ""),
-    ("precision=fp16", "precision must be one of auto, bf16, tf32, fp32", ""),
+    ("precision=fp8", "precision must be one of auto, bf16, fp16, tf32, fp32", ""),
     ("phases.head.freeze=backbone", "phases.head.freeze must be a list",
      "Put it in brackets: phases.head.freeze: [backbone]"),
     ("data.test=null", "data.test must be a section: `_target_: package.module.Name` and its arguments",

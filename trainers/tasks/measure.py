@@ -22,6 +22,7 @@ from drumbeat.trainers.tasks.losses import known_mean
 from drumbeat.trainers.tasks.task import HasClassRows, Results, Task
 
 
+@torch.no_grad()
 def measure(task: Task, results: Results) -> Metrics:
     """The metrics of all samples, and of each class, label or value."""
     metrics = {**results.terms, **task.metrics(results), **results.metrics}

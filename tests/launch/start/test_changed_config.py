@@ -178,7 +178,9 @@ def test_what_continues_a_run_that_has_ended_early(failed: RunDir, reason: Any, 
     assert main(["resume", "small", "phases.finetune.epochs=99"]) == 2
     error = capsys.readouterr().err
     assert "given  phase finetune ended after 100 steps\n" in error
-    assert f"Train it for longer: drumbeat resume {failed.id} {key}=N Or start" in " ".join(error.split())
+    error = " ".join(error.split())
+    assert "fix Train it for longer: " in error
+    assert f"drumbeat resume {failed.id} {key}=N Or start it again" in error
     assert main(["resume", "small", f"{key}={more}", "--no-preflight"]) == 0
 
 
