@@ -58,7 +58,7 @@ def test_nothing_happens_with_another_optimizer() -> None:
 
 
 def test_numbers_of_batches_are_not_averaged() -> None:
-    """The mean of 0 to 5 batches is no number of batches; a counter that does not move stays what it is."""
+    """An average of 0 to 5 batches is none of these; a counter that does not move stays what it is."""
     model = nn.BatchNorm1d(3)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     averaging = Averaging(torch.optim.SGD(model.parameters()), model, average)
