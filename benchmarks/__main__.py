@@ -32,7 +32,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "loop": ("--rounds", "1"),
     "step_times": ("--pairs", "10"),
     "data": ("--rounds", "3"),
-    "epochs": ("--rounds", "2"),
+    "epochs": ("--rounds", "1"),
     "checkpoint": ("--rounds", "3"),
     "evaluation": ("--rounds", "1"),
     "start": (),
@@ -117,7 +117,10 @@ def measure(name: str) -> Figures:
     seconds = time.monotonic() - began
     if process.returncode:
         return Figures(seconds=seconds, error=(err.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
-    values = json.loads(out)
+    try:
+        values = json.loads(out)
+    except json.JSONDecodeError:
+        return Figures(seconds=seconds, error=f"printed something else than JSON: {out[:80]!r}")
     return Figures(seconds=seconds, rows=tuple(Row(**row) for row in values["rows"]), limit=values["limit"])
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -213,7 +213,7 @@ def main() -> None:
     limits: list[str] = []
     for name, benchmark in BENCHMARKS.items():
         if args.only in name:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # what training prints
                 ours, peers = benchmark.make(Path(folder), None)
                 more, limit = compared(benchmark.name, ours, peers, rounds=args.rounds, wanted=benchmark.wanted)
                 rows, limits = rows + more, [*limits, limit]
