@@ -142,7 +142,9 @@ def with_table(text: str, report: Report) -> str:
 def table(report: Report) -> str:
     """The rows of all parts as Markdown, with what limits each part."""
     minutes = sum(part.seconds for part in report.parts.values()) / 60
-    lines = [f"On {report.machine}; all of it in {minutes:.0f} minutes.", ""]
+    left_out = [name for name in PARTS if name not in report.parts]
+    lines = [f"On {report.machine}, in {minutes:.0f} minutes." + (
+        f" Without {', '.join(left_out)}." if left_out else ""), ""]
     for name, part in report.parts.items():
         lines += [f"### `python -m benchmarks.{name}`", ""]
         if part.error:

@@ -22,11 +22,12 @@ def test_a_report_goes_through_json_into_the_page() -> None:
         "loop": Figures(seconds=90, rows=(ROW,), limit="Limit: the arithmetic."),
         "data": Figures(seconds=30, error="not done within 30 s")})
     assert Report.read(report.json()) == report
+    others = ", ".join(name for name in PARTS if name not in report.parts)
     page = with_table("before\n<!-- figures -->\nold\n<!-- end -->\nafter\n", report)
-    assert page == """before
+    assert page == f"""before
 <!-- figures -->
 
-On 2 cores; all of it in 2 minutes.
+On 2 cores, in 2 minutes. Without {others}.
 
 ### `python -m benchmarks.loop`
 
