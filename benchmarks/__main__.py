@@ -151,7 +151,7 @@ def table(report: Report) -> str:
             lines += [f"Not measured: {part.error}", ""]
             continue
         lines += ["| | unit | Drumbeat | peer | name of the peer | ratio | wanted |", "|---|---|---|---|---|---|---|"]
-        lines += [f"| {row.name} | {row.unit} | {row.ours:.4g} | {row.peer:.4g} | {row.peer_name} | {row.ratio:.2f} | "
+        lines += [f"| {row.name} | {row.unit} | {row.ours:.4g} | {row.peer:.4g} | {row.peer_name} | {row.ratio:.3g} | "
                   f"{wanted(row)} |" for row in part.rows]
         lines += ["", *part.limit.strip().splitlines(), ""]
     return "\n".join(lines)

@@ -73,8 +73,8 @@ def start(plan: JobPlan, agents: Agents, attempt: Attempt) -> None:
     agents.start(command[3:], {}, attempt)
 
 
-def train(run: RunDir, plan: JobPlan) -> None:
-    """A whole attempt under torchrun."""
+def train(run: RunDir, plan: JobPlan) -> Attempt:
+    """A whole attempt under torchrun, from the start of a fork server."""
     attempt = run.claim_attempt()
     agents = Agents(plan, attempt, 0)
     start(plan, agents, attempt)
@@ -83,6 +83,7 @@ def train(run: RunDir, plan: JobPlan) -> None:
     agents.close()
     if code:
         raise RuntimeError(attempt.node_log(0).read_text())
+    return attempt
 
 
 def ours(name: str) -> tuple[float, float]:

@@ -36,7 +36,7 @@ def show(rows: Sequence[Row], *, as_json: bool, limit: str) -> None:
         return
     table = Table("benchmark", "unit", "Drumbeat", "peer", "name of the peer", "ratio", "wanted")
     for row in rows:
-        table.add_row(row.name, row.unit, f"{row.ours:.4g}", f"{row.peer:.4g}", row.peer_name, f"{row.ratio:.2f}",
+        table.add_row(row.name, row.unit, f"{row.ours:.4g}", f"{row.peer:.4g}", row.peer_name, f"{row.ratio:.3g}",
                       wanted(row))
     Console().print(table)
     print(limit)

@@ -20,11 +20,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.loop import config_values, prepared, start
+from benchmarks.loop import config_values, prepared, train
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
 from drumbeat.configs.run.records import FirstStep
-from drumbeat.launch.node.torchrun import Agents
 
 CALLS = ("open", "openat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat2", "readlink", "readlinkat",
          "getdents64")
@@ -54,15 +53,8 @@ def ours(ranks: int, *tracer: str) -> float:
             program.write_text(f'#!/bin/sh\nexec {shlex.join([*tracer, plan.python])} "$@"\n')
             program.chmod(0o755)
             plan = replace(plan, python=str(program))
-        attempt, began = run.claim_attempt(), time.time()
-        agents = Agents(plan, attempt, 0)
-        start(plan, agents, attempt)
-        while (code := agents.poll(within=1.0)) is None:
-            pass
-        agents.close()
-        if code:
-            raise RuntimeError(attempt.node_log(0).read_text())
-        return FirstStep.require(attempt.first_step).time - began
+        began = time.time()
+        return FirstStep.require(train(run, plan).first_step).time - began
 
 
 def peer(ranks: int, *tracer: str) -> float:
