@@ -59,9 +59,9 @@ def take(saver: Saver, runner: PhaseRunner, value: float = 1.0) -> None:
     step = saver.progress.step
     batch = Batch(torch.full((3, 2), value), torch.tensor([0, 1, 0]), torch.arange(3) + 3 * step, torch.arange(3),
                   torch.tensor([False, False, True]))
-    loss = runner.backward(batch, step)
+    loss = runner.backward([batch], step)
     saver.settle(runner)
-    saver.take(runner, batch, loss)
+    saver.take(runner, [batch], loss)
 
 
 def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -> None:
