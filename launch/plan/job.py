@@ -104,10 +104,13 @@ def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
         faults.append(Fault(what="the same bits at any number of ranks need deterministic kernels",
                             where="deterministic", given=f"deterministic: false, {given}",
                             remedy="Set deterministic: true, or virtual_ranks: null."))
-    if config.compile and "dynamic" not in config.compile:
-        faults.append(Fault(what="torch.compile without `dynamic` chooses kernels by the shapes that it has seen, and "
-                            "which those are depends on the number of ranks", where="compile", given=given,
-                            remedy="Say which it is: compile.dynamic=false, or true."))
+    if config.compile and config.compile.get("dynamic") is not False:
+        faults.append(Fault(what="torch.compile chooses kernels by the shapes that it has seen before, and which those "
+                            "are depends on the number of ranks", where="compile", given=given,
+                            remedy="Let it compile for each shape alone: compile.dynamic=false"))
+    if "max-autotune" in str(config.compile.get("mode")):
+        faults.append(Fault(what="torch.compile chooses kernels by their measured speed", where="compile.mode",
+                            given=f"{given}, mode: {config.compile['mode']}", remedy="Use another mode: default"))
     return faults
 
 

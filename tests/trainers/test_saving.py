@@ -70,7 +70,7 @@ def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -
     assert (saver.progress.step, saver.progress.phase_step, saver.progress.samples) == (1, 1, 3)
     assert saver.counts.steps == 0
     assert saver.pending is not None
-    assert (saver.pending.batch.inputs, saver.pending.batch.targets) == (None, None)
+    assert [(part.inputs, part.targets) for part in saver.pending.parts] == [(None, None)]
     saver.settle(runner)
     counts = saver.counts.count()
     assert (saver.pending, counts.steps, counts.samples, counts.replaced) == (None, 1, 3, 1)

@@ -120,7 +120,7 @@ def test_a_kernel_without_schedstat(monkeypatch: pytest.MonkeyPatch) -> None:
 def step(times: StepTimes, waited: float = 0.0) -> None:
     times.waited = waited
     times.begin(3)
-    times._own_gradients(torch.zeros(()))  # as autograd does
+    times.own_gradients(torch.zeros(()))  # as autograd does
     times.reduced()
     times.end()
 
