@@ -195,6 +195,9 @@ class Config:
     micro_batch_size: int | None = at_least(1, None)
     """The largest number of samples in one forward pass of a rank: larger shares of the batch are split, and gradients
     are accumulated. Null does not split."""
+    virtual_ranks: int | None = at_least(1, None)
+    """Compute each step in so many parts, which are the same on any number of ranks up to this one, and sum their
+    gradients exactly: the run has the same bits on 1, 2 or 8 ranks. Null has one part for each rank."""
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = "auto"
     """The precision of the forward pass. auto is bf16 if the device supports it in hardware, else fp32. fp16 scales the
     loss, for GPUs without bf16. tf32 lets a GPU multiply fp32 numbers with 10 bits of mantissa; on the CPU it is fp32.

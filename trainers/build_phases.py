@@ -16,6 +16,7 @@ from drumbeat.configs.run.ends import ends_of
 from drumbeat.configs.schema import Config
 from drumbeat.data.ahead import Ahead
 from drumbeat.data.loader import Batch, BatchFetcher, batches
+from drumbeat.data.sampling import InTurn
 from drumbeat.data.schedule import Schedule
 from drumbeat.trainers.build import (
     Sets,
@@ -34,6 +35,7 @@ from drumbeat.trainers.position import build_schedules, check_position, earlier_
 from drumbeat.trainers.recompute import recompute
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.world import World
 
 OPTIMIZER_KEYS = ("optimizer", "groups", "layers", "layer_decay", "scheduler", "scheduler_every")
@@ -84,7 +86,9 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
         scheduler_steps=scheduler_steps,
-        make_replica=partial(wrap, find_unused=config.find_unused_parameters, arguments=config.compile))
+        virtual_ranks=config.virtual_ranks,
+        make_replica=partial(wrap, find_unused=config.find_unused_parameters, averages=config.virtual_ranks is None,
+                             arguments=config.compile))
 
 
 def average_due(schedule: Schedule, every: int | None, step: int) -> bool:
@@ -115,11 +119,12 @@ def build_earlier(config: Config, number: int, model: nn.Module, schedule: Sched
 
 def build_batches(config: Config, sets: Sets, number: int, schedule: Schedule, first: int, *, world: World,
                   workers: int) -> Iterable[Batch]:
-    """This rank's batches of phase `number`, starting at its step `first`. Raises `PreflightError`."""
+    """This rank's parts of each step of phase `number`, starting at its step `first`. Raises `PreflightError`."""
     stream = build_stream(config, sets.train, number)
     fetch = BatchFetcher(sets.train, indices=Ahead(stream.indices, schedule.batch_size), seed=config.seed, phase=number,
                          transforms=sets.transforms_in(number), mixing=build_mixing(config),
                          skip_unreadable=config.data.on_error == "skip", collate=sets.collate, name="data.train")
-    sampler = build_batch_sampler(config, sets.train, schedule, stream, rank=world.rank, world_size=world.size,
-                                  first=first)
-    return batches(fetch, sampler, workers=workers, pin_memory=world.device.type == "cuda")
+    division = Division.of(world, config.virtual_ranks)
+    samplers = [build_batch_sampler(config, sets.train, schedule, stream, rank=part, world_size=division.count,
+                                    first=first) for part in division.own]
+    return batches(fetch, InTurn(samplers), workers=workers, pin_memory=world.device.type == "cuda")

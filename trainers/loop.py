@@ -50,7 +50,7 @@ class TrainingPhase:
     start_from: Literal["last", "best"]
     make_runner: Callable[[], PhaseRunner]
     make_batches: Callable[[int], Iterable[Batch]]
-    """Takes the number of a step in the phase. Returns this rank's batches from that step on, on the host."""
+    """Takes the number of a step in the phase. Returns this rank's parts of each step from there on, on the host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Training:
         runner, saver, schedule = phase.make_runner(), self.saver, phase.schedule
         mark = phase.marks.next(self.progress)
         self.log.start_phase(runner.name, schedule, self.time_spent.seconds)
-        for batch, waited in self._load(phase, runner, resumed):
+        for parts, waited in self._load(phase, runner, resumed):
             self.time_spent.add("waiting")
             self.watchdog.pet(self.progress.step)
             request = self.coordinator.before(self.progress.step)
@@ -128,9 +128,9 @@ class Training:
             phase_step = self.progress.phase_step
             runner.times.waited = waited
             with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
-                loss = runner.backward(batch, phase_step)
+                loss = runner.backward(parts, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
-            saver.take(runner, batch, loss)
+            saver.take(runner, parts, loss)
             step = self.progress.step
             self.log.step(self.progress, loss, samples=schedule.batch_size, waited=waited)
 
@@ -187,22 +187,23 @@ class Training:
             self._load_best()
 
     def _load(self, phase: TrainingPhase, runner: PhaseRunner, resumed: Checkpoint | None
-              ) -> Iterator[tuple[Batch, float]]:
-        """This rank's remaining batches of the phase, each with the seconds that the rank waited for it. The first one
-        is also used for the discarded pass of `PhaseRunner.start`."""
-        source = on_device(phase.make_batches(self.progress.phase_step), self.world.device)
+              ) -> Iterator[tuple[Sequence[Batch], float]]:
+        """This rank's parts of the remaining steps of the phase, with the seconds that it waited for those of a step.
+        The first ones are also used for the discarded pass of `PhaseRunner.start`."""
+        parts = on_device(phase.make_batches(self.progress.phase_step), self.world.device)
+        source = zip(*[parts] * len(runner.division.own), strict=False)
         first = next(source)
         tensors = runner.start(first, resumed)
         if self.world.is_main:
             self.checkpoints.lay_out(self.model.state_dict(), tensors)
-        self.log.inputs(self.progress, runner.name, first)
+        self.log.inputs(self.progress, runner.name, first[0])
         self.time_spent.add("starting")
         if self.evaluate_at_start and self.progress.step == 0:
             self._validate(runner)
         self.log.meter.restart()
         began = time.perf_counter()
-        for batch in chain([first], source):
-            yield batch, time.perf_counter() - began
+        for one in chain([first], source):
+            yield one, time.perf_counter() - began
             began = time.perf_counter()
 
     def _validate(self, runner: PhaseRunner) -> float | None:

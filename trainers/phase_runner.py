@@ -29,12 +29,15 @@ from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import parameter_names, restore_training, tensors_after_a_step, training_state
+from drumbeat.trainers.exact_sum import ExactSum
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.several_optimizers import parts_of_step, rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks.logged import begin_part
+from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.world import World
 
 
@@ -48,12 +51,13 @@ class PhaseRunner:
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  make_average: Callable[[nn.Module], Any] = lambda model: None,
                  average_due: Callable[[int], bool] = lambda step: True,
-                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
-                 earlier: Earlier | None = None, scheduler_steps: int = 0,
+                 micro_batch_size: int | None = None, virtual_ranks: int | None = None, mixes: bool = False,
+                 checks_finite: bool = True, earlier: Earlier | None = None, scheduler_steps: int = 0,
                  make_replica: Callable[[nn.Module, World], nn.Module] = wrap) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
         stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
-        the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
+        the largest number that this rank computes at once. With `virtual_ranks`, a step has the same bits at any world
+        size up to this number. `make_optimizer` is called with the parameters that are
         trained, `make_scheduler` with the optimizer, and `make_average` with the model; for `average_due` see
         `Averaging`. `mixes` says whether targets are those of `data.mixing`, and
         `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
@@ -63,7 +67,8 @@ class PhaseRunner:
         self.number = number
         self.seed = seed
         self.model = model
-        self.loss = BatchLoss(task, world, batch_size=batch_size, seed=seed, number=number, mixes=mixes)
+        self.division = Division.of(world, virtual_ranks)
+        self.loss = BatchLoss(task, world, self.division, batch_size=batch_size, seed=seed, number=number, mixes=mixes)
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
@@ -78,6 +83,8 @@ class PhaseRunner:
         self.buffers = Buffers(model, frozen)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)
+        self.exact = ExactSum({one: self.names[one] for one in self.trained}, self.division, world) if (
+            self.division.virtual) else None
         self.make_optimizer = make_optimizer
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
@@ -97,7 +104,7 @@ class PhaseRunner:
         self.rates = [math.nan] * len(self.curves)
         """The learning rates of these groups in the last `update`; the schedule may have advanced since."""
 
-    def start(self, batch: Batch, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
+    def start(self, parts: Sequence[Batch], checkpoint: Checkpoint | None) -> dict[str, Tensor]:
         """Runs one forward and backward pass that is discarded, then loads `checkpoint` if there is one. Returns, on
         rank 0, tensors with the names and shapes of the optimizer's tensors after its first step.
 
@@ -106,7 +113,7 @@ class PhaseRunner:
         """
         self.train_mode()
         with untouched(self.model):
-            self.backward(batch, step=0)
+            self.backward(parts, step=0)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -124,25 +131,44 @@ class PhaseRunner:
         self.averaging.load(checkpoint.optimizer())
         if self.scaler is not None and checkpoint.state.scaler:
             self.scaler.load_state_dict(checkpoint.state.scaler)
+        if self.exact is not None:
+            self.exact.load(checkpoint.state.quanta)
 
-    def backward(self, batch: Batch, step: int) -> Tensor:
-        """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
+    def backward(self, parts: Sequence[Batch], step: int) -> Tensor:
+        """Computes gradients of the mean loss over the global batch from this rank's parts of it, in micro-batches;
         only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
         all samples, or the task's loss of the whole batch."""
-        self.buffers.keep()
-        self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
-        size = len(batch.positions)
-        targets = to_device(batch.targets, self.world.device)
+        targets = [to_device(part.targets, self.world.device) for part in parts]
         scale = self.loss.scale(targets)  # which may wait for the other ranks
-        self.times.begin(size)
-        inputs = self.forward.inputs(batch.inputs)
-        try:
-            return self._backward(inputs, targets, size, step, scale)
-        except Exception as error:
-            self.model.eval()
-            blame(error, batch, partial(self._alone, inputs, targets, size),
-                  tries=self.world.device.type == "cpu" and self.loss.whole_batch is None)
-            raise
+        self.times.begin(sum(len(part.positions) for part in parts))
+        loss = self._passes(parts, targets, step, scale)
+        if self.exact is not None:
+            self.times.own_gradients()
+            while not self.exact.reduce():
+                self._passes(parts, targets, step, scale)
+            self.buffers.share(self.world)
+            loss = self.exact.loss()
+        self.times.reduced()
+        return loss if self.loss.averaged == 1 else loss / self.loss.averaged
+
+    def _passes(self, parts: Sequence[Batch], targets: Sequence[Any], step: int, scale: Tensor | float) -> Tensor:
+        """The forward and backward passes of a step. Those of part 0 are rank 0's last ones, so their buffers stay."""
+        self.sample_losses = []
+        for number, part, own in reversed([*zip(self.division.own, parts, targets, strict=True)]):
+            self.buffers.keep()
+            self.world.seed(key(self.seed, "step", self.number, step, number))
+            begin_part(number)
+            size, inputs = len(part.positions), self.forward.inputs(part.inputs)
+            try:
+                loss = self._backward(inputs, own, size, step, scale)
+            except Exception as error:
+                self.model.eval()
+                blame(error, part, partial(self._alone, inputs, own, size),
+                      tries=self.world.device.type == "cpu" and self.loss.whole_batch is None)
+                raise
+            if self.exact is not None:
+                self.exact.add(number, loss)
+        return loss
 
     def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:
         """The losses of one sample, to find out whether it fails."""
@@ -150,11 +176,11 @@ class PhaseRunner:
 
     def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
         totals: list[Tensor] = []
-        self.sample_losses = []
+        each: list[Tensor] = []
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
             last = part is parts[-1]
-            with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
+            with nullcontext() if last or self.loss.averaged == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
                     losses = self.loss(outputs, rows(targets, part, size), scale, step, alone=len(parts) == 1)
@@ -163,11 +189,10 @@ class PhaseRunner:
                 start = start if self.scaler is None else self.scaler.scale(start)
                 losses.backward(start.expand_as(losses))
             if self.loss.whole_batch is None:
-                self.sample_losses.append(losses.detach())
+                each.append(losses.detach())
             totals.append(loss)
-        self.times.reduced()
-        total = sum(totals[1:], totals[0])
-        return total if self.world.size == 1 else total / self.world.size
+        self.sample_losses = [*each, *self.sample_losses]
+        return sum(totals[1:], totals[0])
 
     def update(self) -> FiniteCheck | None:
         """Takes an optimizer step, or skips it if the gradients are not finite, as they are after a loss that is not;
@@ -252,10 +277,11 @@ class PhaseRunner:
                 f"Correct its arguments, or continue without it: {again}{key}={{}}")) from error
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state of optimizer, scheduler and gradient scaler: see `checkpoints.state.training_state`."""
+        """The state of optimizer, scheduler, gradient scaler and exact sum: see `checkpoints.state.training_state`."""
         tensors, values = training_state(self.optimizer, self.scheduler, self.names)
         scaler = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
-        return tensors | self.averaging.kept, values | scaler
+        quanta = {} if self.exact is None else {"quanta": self.exact.state()}
+        return tensors | self.averaging.kept, values | scaler | quanta
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no

@@ -30,14 +30,17 @@ def compiled(model: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
                                    given=inline(arguments))) from error
 
 
-def wrap(model: nn.Module, world: World, *, find_unused: bool = False,
+def wrap(model: nn.Module, world: World, *, find_unused: bool = False, averages: bool = True,
          arguments: Mapping[str, Any] = MappingProxyType({})) -> nn.Module:
     """The model, `compiled` with `arguments`, in DistributedDataParallel if there are several ranks. Buffers are
     broadcast before evaluations and not at each forward pass. Without `device_ids`, inputs are not moved to the device,
     so the lengths of texts stay on the host. With `find_unused`, parameters may take no part in a step: those that no
-    rank used keep no gradient, as on one rank, and the others get the mean of the ranks' gradients."""
+    rank used keep no gradient, as on one rank, and the others get the mean of the ranks' gradients. Without `averages`,
+    each rank begins with rank 0's weights, too, and its gradients are its own: see `ExactSum`."""
+    if not averages:
+        world.broadcast_model(model)
     model = compiled(model, arguments)
-    if world.size == 1:
+    if world.size == 1 or not averages:
         return model
     if unsent := [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]:
         ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", ())

@@ -28,8 +28,8 @@ class PendingStep(NamedTuple):
 
     progress: Progress
     """The run's progress before it."""
-    batch: Batch
-    """Which samples it used, without inputs and targets."""
+    parts: Sequence[Batch]
+    """Which samples this rank used, without inputs and targets."""
     loss: Tensor
     """This rank's part of the loss."""
     check: FiniteCheck | None
@@ -66,10 +66,10 @@ class Saver:
     def __post_init__(self) -> None:
         self.saved_step = self.progress.step
 
-    def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
+    def take(self, runner: PhaseRunner, parts: Sequence[Batch], loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
-        self.pending = PendingStep(self.progress, Batch(None, None, *batch[2:]), loss, runner.update(),
-                                   runner.sample_losses)
+        self.pending = PendingStep(self.progress, [Batch(None, None, *part[2:]) for part in parts], loss,
+                                   runner.update(), runner.sample_losses)
         self.progress = self.progress.advanced(runner.batch_size)
 
     def settle(self, runner: PhaseRunner) -> None:
@@ -80,7 +80,7 @@ class Saver:
         if last is None:
             return
         if not runner.settle(last.check, self.progress.phase_step):
-            error = not_finite(last.progress.step, last.loss, last.batch, self.world, last.sample_losses, self.names())
+            error = not_finite(last.progress.step, last.loss, last.parts, self.world, last.sample_losses, self.names())
             reason = self._why_not_skip()
             if (self.stops_at_nonfinite and runner.scaler is None) or reason:
                 self.progress = last.progress
@@ -97,7 +97,7 @@ class Saver:
             self.tracker.status(steps_skipped=self.progress.steps_skipped)
         else:
             self.skipped_in_a_row = 0
-        self.counts.add(last.batch)
+        self.counts.add(last.parts)
 
     def _why_not_skip(self) -> str:
         """Why the run cannot continue without the pending step, whose loss or gradient is NaN or Inf; '' if it can. The

@@ -80,7 +80,7 @@ def main(run_dir: str, attempt_number: int) -> None:
     wait_for_disk(60 * config.checkpoints.disk_wait_minutes)
     training: Training | None = None
     try:
-        prefer_determinism(deterministic=config.deterministic, threads=topology.cpus_per_rank)
+        prefer_determinism(deterministic=config.deterministic, threads=topology.threads)
         set_precision(config.precision)
         if config.compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(run.compiled)

@@ -70,6 +70,7 @@ RULES = (
     Rule("data.bucket_batches", "never", ORDER),
     Rule("batch_size", "now", "the next step begins at the sample where the last one has ended"),
     Rule("micro_batch_size", "now", "how a batch is split"),
+    Rule("virtual_ranks", "now", "the parts in which a step is computed, and the rounding of their sum"),
     Rule("precision", "now", "the rounding of the forward pass"),
     Rule("channels_last", "now", "the memory format"),
     Rule("deterministic", "now", "the choice of kernels"),

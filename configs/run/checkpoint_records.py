@@ -134,6 +134,9 @@ class CheckpointState(Record):
     """The state dict of the scheduler, `state`; empty without one."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """The state dict of the gradient scaler; empty unless the precision is fp16."""
+    quanta: dict[str, int] = field(default_factory=dict)
+    """The exponents of the quanta that gradients are rounded to, by the names of their parameters; empty unless the
+    config has `virtual_ranks`."""
     versions: Versions | None = None
     """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
     config: dict[str, Any] = field(default_factory=dict)

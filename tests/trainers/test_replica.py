@@ -60,7 +60,7 @@ def trained(world: World, micro_batch_size: int | None, **changes: Any) -> dict[
     indices = torch.arange(mine.start, mine.stop)
     for number, (rows, routes) in enumerate(zip(ROWS, ROUTES, strict=True)):
         inputs = torch.stack([rows, torch.tensor(routes).float()], 1)[mine.start:mine.stop]
-        runner.backward(Batch(inputs, inputs[:, :1] ** 2, indices, indices, indices < 0), number)
+        runner.backward([Batch(inputs, inputs[:, :1] ** 2, indices, indices, indices < 0)], number)
         assert runner.settle(runner.update())
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
 

@@ -59,9 +59,9 @@ def take(saver: Saver, runner: PhaseRunner, value: float = 1.0) -> None:
     step = saver.progress.step
     batch = Batch(torch.full((3, 2), value), torch.tensor([0, 1, 0]), torch.arange(3) + 3 * step, torch.arange(3),
                   torch.tensor([False, False, True]))
-    loss = runner.backward(batch, step)
+    loss = runner.backward([batch], step)
     saver.settle(runner)
-    saver.take(runner, batch, loss)
+    saver.take(runner, [batch], loss)
 
 
 def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -> None:
@@ -70,7 +70,7 @@ def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -
     assert (saver.progress.step, saver.progress.phase_step, saver.progress.samples) == (1, 1, 3)
     assert saver.counts.steps == 0
     assert saver.pending is not None
-    assert (saver.pending.batch.inputs, saver.pending.batch.targets) == (None, None)
+    assert [(part.inputs, part.targets) for part in saver.pending.parts] == [(None, None)]
     saver.settle(runner)
     counts = saver.counts.count()
     assert (saver.pending, counts.steps, counts.samples, counts.replaced) == (None, 1, 3, 1)

@@ -17,7 +17,8 @@ from drumbeat.trainers.tasks.task import WholeBatchLoss
 
 
 def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> list[Fault]:
-    """What the run would refuse about its batches, of which `batch` is one of a few samples."""
+    """What the run would refuse about its batches, of which `batch` is one of a few samples. `world_size` is the number
+    of parts that they are divided into."""
     faults = []
     largest = max(len(shard(phase.batch_size or config.batch_size, 0, world_size)) for phase in config.phases.values()
                   if phase is not None)

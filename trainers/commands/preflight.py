@@ -57,6 +57,7 @@ from drumbeat.trainers.commands.rehearsal import rehearse
 from drumbeat.trainers.commands.rehearsed_resume import newest_checkpoint, progress_with, rehearse_resume
 from drumbeat.trainers.commands.rehearsed_schedule import rehearse_schedule
 from drumbeat.trainers.commands.smoke_test import SMALL, smoke_test
+from drumbeat.trainers.commands.virtual_rank_checks import virtual_rank_faults
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.freezing import frozen_parts, trainable
 from drumbeat.trainers.gpu_check import find_gpus, gpu_faults
@@ -108,6 +109,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         trained = with_task(model, task)
         attempt(lambda: recomputed(trained, config.recompute))
         built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size)) for name in config.phases}
+    faults += virtual_rank_faults(config, task, model)
     if sets is not None:
         faults += _check_sets(filled or config, sets)
         if task is not None and task.kind == "classification" and len(sets.classes) == 1:
@@ -132,7 +134,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         tried = smoke_test(filled or config, sets, model, task, notes)
         if isinstance(tried, Fault):
             faults.append(tried)
-        elif wrong := [*batch_faults(config, task, tried, world_size), *filter(None, [mask_fault(sets.train)])]:
+        elif wrong := [*batch_faults(config, task, tried, config.virtual_ranks or world_size),
+                       *filter(None, [mask_fault(sets.train)])]:
             faults += wrong
         else:
             with one_thread():  # threads that wait for each other are slow on a busy login node
@@ -196,14 +199,15 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
                                    where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
                                    remedy=f"Set data.validation, or {ends}: null."))
     size = phase.batch_size or config.batch_size
-    shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
+    count = config.virtual_ranks or world_size
+    shares = [len(shard(size, rank, count)) for rank in range(count)]
     smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
     frozen_inside = {inner for module in frozen.modules for inner in module.modules()}
     if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in frozen_inside
                              for module in model.modules()):
         raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
                                    where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
-                                   given=f"a batch of {size} on {world_size} ranks, in parts of at most "
+                                   given=f"a batch of {size} on {count} ranks, in parts of at most "
                                          f"{config.micro_batch_size or max(shares)}",
                                    remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
     optimizer = build_optimizer(phase, name, model, trained)

@@ -52,9 +52,9 @@ def rehearse_resume(config: Config, task: Task, batch: Batch, checkpoint: Checkp
         load_weights(model, checkpoint.model(), checkpoint.path, str(config.model.get("_target_")))
         runner = build_phase_runner(few, number, model, task, CPU, build_forward(few, CPU.device), None,
                                     build_earlier(few, number, model, schedule, progress, checkpoint.state.config))
-        runner.start(samples, checkpoint)
+        runner.start([samples], checkpoint)
         runner.train_mode()
-        runner.backward(samples, progress.phase_step)
+        runner.backward([samples], progress.phase_step)
         runner.settle(runner.update())
     except (PreflightError, RunError) as error:
         raise PreflightError(*error.faults) from error

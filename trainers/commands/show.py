@@ -203,7 +203,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     parameters = trainable(model)
     rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "total")]
     for name, phase in _phases(config):
-        mine = shard(phase.batch_size or config.batch_size, 0, ranks)
+        mine = shard(phase.batch_size or config.batch_size, 0, config.virtual_ranks or ranks)
         batch = max(map(len, micro_batches(len(mine), config.micro_batch_size or len(mine))))
         try:
             with mode:

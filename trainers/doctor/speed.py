@@ -33,7 +33,7 @@ def rank_batch(config: Config) -> int:
     phase = next(phase for phase in config.phases.values() if phase is not None)
     size = phase.batch_size or config.batch_size
     gpus = torch.cuda.device_count() if config.launch.gpus is None else config.launch.gpus
-    ranks = min(size, (config.launch.nodes or 1) * (gpus or config.launch.procs))
+    ranks = min(size, config.virtual_ranks or (config.launch.nodes or 1) * (gpus or config.launch.procs))
     part = len(shard(size, ranks - 1, ranks))
     return len(micro_batches(part, config.micro_batch_size or part)[-1])
 

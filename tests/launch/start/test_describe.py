@@ -52,6 +52,7 @@ data:
   workers: null
 batch_size: 12                            # small.yaml:2
 micro_batch_size: null
+virtual_ranks: null
 precision: auto
 channels_last: true
 deterministic: true
