@@ -37,7 +37,7 @@ def wrap(model: nn.Module, world: World, *, find_unused: bool = False,
     so the lengths of texts stay on the host. With `find_unused`, parameters may take no part in a step: those that no
     rank used keep no gradient, as on one rank, and the others get the mean of the ranks' gradients."""
     model = compiled(model, arguments)
-    if world.size == 1:
+    if world.is_alone:
         return model
     if unsent := [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]:
         ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", ())

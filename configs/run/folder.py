@@ -93,6 +93,11 @@ class RunDir:
         return self.path / "starting_weights.json"
 
     @property
+    def replay(self) -> Path:
+        """In the folder of a replay: how far it computes (`replay_records.py`)."""
+        return self.path / "replay.json"
+
+    @property
     def attempts(self) -> Path:
         return self.path / "attempts"
 
@@ -223,6 +228,11 @@ class Attempt:
         return self.path / f"profile-{step}-rank{rank}.json.gz"
 
     @property
+    def steps(self) -> Path:
+        """Written by rank 0: the loss of each step, and digests of its gradient (`step_log.py`)."""
+        return self.path / "steps.bin"
+
+    @property
     def saved(self) -> Path:
         """Written by rank 0 when the attempt ends normally: finished or stopped, and at which step."""
         return self.path / "saved.json"
@@ -260,6 +270,10 @@ class Attempt:
 
     def error(self, rank: int) -> Path:
         return self.path / f"rank{rank}.error.json"
+
+    def replayed(self, rank: int) -> Path:
+        """Written by a rank of a replay: what it computed in the step that is looked at."""
+        return self.path / f"rank{rank}.step.json"
 
     def stacks(self, rank: int) -> Path:
         """The current step of a rank, and the stacks of its threads if it hangs."""
