@@ -24,27 +24,31 @@ SAMPLED = 256
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 """2^64 divided by the golden ratio, as int64: the multiples of it are spread evenly (Knuth, The Art of Computer
 Programming, volume 3, 6.4)."""
+MIXED = 0xBF58476D1CE4E5B9 - 2**64
+"""A factor of the generator SplitMix64 (Steele, Lea and Flood 2014), as int64."""
 
 
 def digest_row(gradients: Sequence[Tensor]) -> Tensor:
-    """int [n]: what `fold` makes a digest of. It does not refer to the memory of the gradients. n is the same for
-    gradients of the same shapes."""
+    """int32 or smaller [n]: what `fold` makes a digest of, in memory of its own. n is the same for gradients of equal
+    shapes."""
     by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
     for gradient in gradients:
         for flat in _flat(gradient):
             by_type[flat.dtype].extend(_pieces(flat))
     device = gradients[0].device if gradients else None
     rows = [torch.cat([one if one.device == device else one.to(device) for one in pieces]).view(
-        INTEGERS[pieces[0].element_size()]) for pieces in by_type.values()]
+        INTEGERS[min(4, pieces[0].element_size())]) for pieces in by_type.values()]
     if len(rows) == 1:
         return rows[0]
     return torch.cat([row.long() for row in rows]) if rows else torch.zeros(1, dtype=torch.int64)
 
 
 def fold(rows: Tensor) -> Tensor:
-    """int64 [k]: the digest of each row of integers [k, n]. Not 0, except by chance."""
-    numbers = torch.arange(1, rows.shape[1] + 1, device=rows.device)
-    return (rows * (numbers * GOLDEN | 1)).sum(1) + GOLDEN
+    """int64 [k]: the digest of each row [k, n] of integers of at most 32 bits. Not 0, except by chance. The numbers by
+    which they are multiplied are odd, so no bit is lost."""
+    numbers = torch.arange(1, rows.shape[1] + 1, device=rows.device) * GOLDEN
+    numbers = (numbers ^ numbers >> 29) * MIXED  # multiples alone have simple sums, in which changes may cancel out
+    return (rows * (numbers ^ numbers >> 32 | 1)).sum(1) + GOLDEN
 
 
 def _flat(gradient: Tensor) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -149,9 +149,14 @@ def _link(source: str, target: str) -> None:
 
 def compute(run: RunDir) -> StepLog:
     """Runs a replay, and returns its log. Raises `RunError` if it does not get as far as it should."""
-    words = ["--resume", str(run.path), "--no-preflight", "launch.restarts=0"]
-    done = subprocess.run([sys.executable, str(ROOT / "launch" / "run.py"), *words],
-                          capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    plan = JobPlan.require(run.plan)
+    if plan.topology.world_size == 1:
+        command, variables = _in_one_process(run), plan.environment
+    else:
+        command, variables = [sys.executable, str(ROOT / "launch" / "run.py"), "--resume", str(run.path),
+                              "--no-preflight", "launch.restarts=0"], {}
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False,
+                          stdin=subprocess.DEVNULL)
     log, step = StepLog.read(run), ReplayRequest.require(run.replay).step
     if log.last < step:
         raise RunError(Fault(what=f"the replay did not reach step {step:,}", where=short(run.path),
@@ -162,7 +167,10 @@ def compute(run: RunDir) -> StepLog:
 
 def debug(run: RunDir) -> int:
     """Runs a replay in one process on this terminal, which stops in pdb. Returns its exit code."""
-    command: Sequence[str] = [sys.executable, "-m", "drumbeat.configs.importing", "drumbeat.launch.replay.debugger",
-                              str(run.path)]
-    variables = JobPlan.require(run.plan).environment
-    return subprocess.run(command, env=os.environ | variables, check=False).returncode
+    return subprocess.run(_in_one_process(run), env=os.environ | JobPlan.require(run.plan).environment,
+                          check=False).returncode
+
+
+def _in_one_process(run: RunDir) -> list[str]:
+    """The command that trains a run in its own process."""
+    return [sys.executable, "-m", "drumbeat.configs.importing", "drumbeat.launch.replay.in_process", str(run.path)]

@@ -1,4 +1,4 @@
-"""A replay in this process, which stops in pdb: python -m drumbeat.launch.replay.debugger FOLDER"""
+"""A replay on one rank, in this process, where pdb works: python -m drumbeat.launch.replay.in_process FOLDER"""
 
 from __future__ import annotations
 
