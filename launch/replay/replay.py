@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from drumbeat.configs.errors import hang
+from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.run.determinism import claim
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Job, NodeUp
@@ -56,7 +56,7 @@ def replay(run: RunDir, step: int) -> int:
         print(f"{_row(found.step, found.logged)} (log)\n{_row(found.step, found.replayed)} (replay)", flush=True)
         second = compute(stack.enter_context(scratch(replace(work, step=found.step))))
         other = first_difference(work, again, second, until=found.step)
-        for text in _verdict(work, log, found, other, elsewhere=_differences(work, log, first)):
+        for text in verdict(work, log, found, other, elsewhere=_differences(work, log, first)):
             print(hang("verdict    ", text))
     return 1
 
@@ -65,6 +65,10 @@ def step_into(run: RunDir, step: int, rank: int) -> int:
     """Stops in pdb before rank `rank` computes its part of a step. Returns the exit code. Raises `RunError`."""
     log = StepLog.read(run)
     work = interval(run, step, log, beyond=True)
+    if not 0 <= rank < work.ranks:
+        raise RunError(Fault(what=f"there is no rank {rank}", where="command line", given=f"--rank {rank}",
+                             remedy=f"The step was computed on {work.ranks} rank{'s' * (work.ranks > 1)}, which count "
+                                    "from 0."))
     print(hang("replay     ", work.text), flush=True)
     with ExitStack() as stack:
         begun = None
@@ -95,7 +99,7 @@ def _equal_before(work: Interval, found: Comparison) -> str:
         count) else ""
 
 
-def _verdict(work: Interval, log: StepLog, found: Comparison, other: Comparison | None, *, elsewhere: str) -> list[str]:
+def verdict(work: Interval, log: StepLog, found: Comparison, other: Comparison | None, *, elsewhere: str) -> list[str]:
     """What an unequal replay means; `other` is the first difference between two replays."""
     note = claim(work.run)
     if other is not None:
@@ -139,7 +143,7 @@ def _differences(work: Interval, log: StepLog, again: RunDir) -> str:
 
 
 def different_versions(one: Versions, other: Versions, here: str, there: str) -> list[str]:
-    """The versions, devices and precisions in which two attempts differ, in words."""
+    """The versions, devices and precisions in which two attempts differ, a sentence for each."""
     labels = {**LABELS, "device": "device", "precision": "precision"}
     return [f"{label} was {getattr(one, name) or 'none'} {here} and is {getattr(other, name) or 'none'} {there}"
             for name, label in labels.items() if getattr(one, name) != getattr(other, name)]

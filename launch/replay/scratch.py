@@ -52,7 +52,7 @@ class Interval:
 
     @property
     def text(self) -> str:
-        """In words: which steps, from where, and on how many ranks."""
+        """Which steps, from where, and on how many ranks, as text."""
         steps = f"step {self.step:,}" if self.step == self.start + 1 else f"steps {self.start + 1:,} to {self.step:,}"
         start = f"the checkpoint at step {self.start:,}" if self.start else "the start of the run"
         return f"{steps} from {start}, on {self.ranks} rank{'s' * (self.ranks > 1)}"
