@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from drumbeat.configs.run.checkpoint_records import EndReason, PhaseEnd, Progress
 from drumbeat.configs.run.ends import Ends, end_of
@@ -75,6 +75,10 @@ class Training:
     log_every_steps: int
     desync_check_steps: int
     evaluate_at_start: bool = False
+    until: int | None = None
+    """The step after which a replay saves and stops."""
+    compute: Callable[[PhaseRunner, Sequence[Batch], int], Tensor] = PhaseRunner.backward
+    """Computes the gradients of a step; a replay looks at one of them."""
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
 
@@ -128,7 +132,7 @@ class Training:
             phase_step = self.progress.phase_step
             runner.times.waited = waited
             with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
-                loss = runner.backward(parts, phase_step)
+                loss = self.compute(runner, parts, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
             saver.take(runner, parts, loss)
             step = self.progress.step
@@ -141,7 +145,11 @@ class Training:
                 saver.settle(runner)
                 self.log.point(self.progress, schedule, rates=dict(zip(runner.curves, runner.rates, strict=True)),
                                replaced=saver.counts.count_replaced())
+                saver.steps.flush()
             self.time_spent.add("training")
+            if step == self.until:
+                saver.save(runner)
+                return "stopped"
 
             if self.progress.phase_step == mark.step:
                 if self._reach(phase, runner, mark):

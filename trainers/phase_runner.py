@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
@@ -31,6 +32,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import parameter_names, restore_training, tensors_after_a_step, training_state
 from drumbeat.trainers.exact_sum import ExactSum
 from drumbeat.trainers.forward import Forward, call
+from drumbeat.trainers.gradient_digest import OwnGradients, digest_row
 from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.several_optimizers import parts_of_step, rate_curves
@@ -92,6 +94,9 @@ class PhaseRunner:
                        if type(one).zero_grad is not torch.optim.Optimizer.zero_grad]
         self.scheduler = make_scheduler(self.optimizer)
         self.replica = make_replica(model, world)
+        self.own_gradients = OwnGradients(self.replica)
+        self.digest_row = torch.zeros(1, device=world.device)
+        """The gradients of the last `update`, for the step log: see `gradient_digest`."""
         self.averaging = Averaging(self.optimizer, model, make_average(model), average_due)
         self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
@@ -180,7 +185,8 @@ class PhaseRunner:
         parts = micro_batches(size, self.micro_batch_size or size)
         for part in parts:
             last = part is parts[-1]
-            with nullcontext() if last or self.loss.averaged == 1 else self.replica.no_sync():  # type: ignore[operator]
+            with nullcontext() if last or not isinstance(self.replica, DistributedDataParallel) else (
+                    self.replica.no_sync()):
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
                     losses = self.loss(outputs, rows(targets, part, size), scale, step, alone=len(parts) == 1)
@@ -207,6 +213,7 @@ class PhaseRunner:
             self.scaler.unscale_(self.optimizer)
             self.scaler.update()  # a gradient that is not finite halves the scale
         gradients = [one.grad for one in self.trained if one.grad is not None]
+        self.digest_row = digest_row(gradients)
         norm = None if self.clip_norm is None else total_norm(gradients)
         if self.checks_finite:
             check = FiniteCheck(self.scan(gradients, norm), len(self.optimizer.state))
@@ -245,6 +252,7 @@ class PhaseRunner:
         """Undoes the changes of the last `backward` to buffers and gradients."""
         self.buffers.restore()
         self._clear_gradients()
+        self.own_gradients.take()
 
     def _clear_gradients(self) -> None:
         for one in self.clears:

@@ -40,7 +40,7 @@ def wrap(model: nn.Module, world: World, *, find_unused: bool = False, averages:
     if not averages:
         world.broadcast_model(model)
     model = compiled(model, arguments)
-    if world.size == 1 or not averages:
+    if world.is_alone or not averages:
         return model
     if unsent := [name for name, buffer in model.named_buffers() if buffer.dtype not in SENT]:
         ignored = getattr(model, "_ddp_params_and_buffers_to_ignore", ())

@@ -17,6 +17,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.guards import IN_A_ROW, FiniteCheck, NeverFiniteError, all_finite, not_finite
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.sample_counts import SampleCounts
+from drumbeat.trainers.step_recorder import StepRecorder
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -49,6 +50,7 @@ class Saver:
     coordinator: StopCoordinator
     tracker: Tracker | NullTracker
     time_spent: TimeSpent
+    steps: StepRecorder
     stops_at_nonfinite: bool
     """Whether a step whose gradient is not finite ends the run; otherwise it is reported and skipped."""
     check_skipped: Callable[[Progress, int], None]
@@ -70,6 +72,7 @@ class Saver:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
         self.pending = PendingStep(self.progress, [Batch(None, None, *part[2:]) for part in parts], loss,
                                    runner.update(), runner.sample_losses)
+        self.steps.add(loss, runner.digest_row, runner.own_gradients.take())
         self.progress = self.progress.advanced(runner.batch_size)
 
     def settle(self, runner: PhaseRunner) -> None:
@@ -80,6 +83,7 @@ class Saver:
         if last is None:
             return
         if not runner.settle(last.check, self.progress.phase_step):
+            self.steps.skip()
             error = not_finite(last.progress.step, last.loss, last.parts, self.world, last.sample_losses, self.names())
             reason = self._why_not_skip()
             if (self.stops_at_nonfinite and runner.scaler is None) or reason:
@@ -114,6 +118,7 @@ class Saver:
         """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""
         began = time.monotonic()
         self.settle(runner)
+        self.steps.flush()
         self.progress = replace(self.counts.close(self.progress, runner.number, self.world),
                                 seconds=self.time_spent.rounded())
         if self.world.is_main and self.progress.step > 0:

@@ -35,6 +35,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process, node_name
 from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
+from drumbeat.configs.run.replay_records import ReplayRequest
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
 from drumbeat.configs.text_fields import user_name
@@ -58,6 +59,7 @@ from drumbeat.trainers.import_times import given
 from drumbeat.trainers.kept_vocabulary import keep_vocabulary
 from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
+from drumbeat.trainers.replaying import lone_rank, replaying
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.starting_weights import initialize
 from drumbeat.trainers.time_spent import TimeSpent
@@ -92,7 +94,10 @@ def main(run_dir: str, attempt_number: int) -> None:
         # The ranks join after the caches are filled, which may take longer than the join's timeout.
         with (join(topology.device, patience(config)) as world,
               recorded_operations(run, attempt=attempt.number, rank=world.rank)):
+            request = ReplayRequest.read(run.replay)
+            world = lone_rank(world, request) if request and request.debugs else world
             training = build(run, attempt, config, sets, world, threads=topology.cpus_per_rank, debug=debug)
+            training = replaying(training, request, attempt) if request else training
             try:
                 training.saver.tracker.status(now=True, seconds=training.time_spent.seconds)
                 end = training.run()

@@ -23,6 +23,7 @@ from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.output import open_standard_files
 from drumbeat.configs.terminal import text_only
 from drumbeat.launch.commands import (
+    bisect,
     cache,
     cancel,
     checkpoints,
@@ -37,6 +38,7 @@ from drumbeat.launch.commands import (
     nodes,
     predict,
     profile,
+    replay,
     report,
     rerun,
     resume,
@@ -51,8 +53,8 @@ from drumbeat.launch.commands import (
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, ls, status, why, logs, stop, cancel, profile, nodes, verify, checkpoints, evaluate, predict,
-        export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
+        run, resume, rerun, ls, status, why, logs, stop, cancel, profile, nodes, verify, replay, bisect, checkpoints,
+        evaluate, predict, export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(

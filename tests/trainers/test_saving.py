@@ -25,6 +25,7 @@ from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.sample_counts import SampleCounts
 from drumbeat.trainers.saving import Saver
+from drumbeat.trainers.step_recorder import StepRecorder
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.time_spent import TimeSpent
@@ -51,6 +52,7 @@ def parts(run: RunDir, *, world: World = ALONE, stops: bool = False, **changes: 
     return Saver(counts=SampleCounts(attempt.number), world=world, model=model, checkpoints=Checkpoints(
         run, attempt, keep=1), coordinator=StopCoordinator(world, attempt, save_seconds=math.inf, saved_at=0.0),
         tracker=NullTracker(), time_spent=TimeSpent({}, began=time.time()), stops_at_nonfinite=stops,
+        steps=StepRecorder(world, attempt.steps, 0),
         **given), runner  # type: ignore[arg-type]
 
 

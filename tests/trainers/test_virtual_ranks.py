@@ -1,5 +1,5 @@
-"""With virtual ranks a run has the same bits on any number of ranks and loader workers: weights, curves, metrics, samples
-and the state that the next step depends on. Also if it is killed and goes on with another number of them."""
+"""With virtual ranks a run has the same bits on any number of ranks and loader workers: weights, curves, metrics,
+samples and the state that the next step depends on. Also if it is killed and goes on with another number of them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from torch import Tensor, nn
 from drumbeat.configs.load import load
 from drumbeat.configs.run.checkpoint_records import CheckpointState
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Status
 from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.commands.compare import differences
 from drumbeat.trainers.kernels import prefer_determinism
-from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.worker import build, finish
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
-from tests.tiny import CONFIG as TINY
-from tests.tiny import drumbeat, latest
 
 COMMON = """
 batch_size: 10
