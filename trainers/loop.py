@@ -101,6 +101,8 @@ class Training:
             if end_of(self.progress, number):
                 self.phases[number:] = self.plan(self.progress)[number:]
                 self.log.resize(sum(one.schedule.steps for one in self.phases))
+            if self.progress.step == self.coordinator.stop_at:
+                return "stopped"
         return "finished"
 
     def _train(self, phase: TrainingPhase, resumed: Checkpoint | None) -> End:
