@@ -202,9 +202,11 @@ def _value(value: Any) -> str:
 
 
 def merge(under: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Adds nested values to others, in place."""
+    """Adds copies of nested values to others, in place."""
     for name, value in over.items():
-        if isinstance(value, dict) and value and isinstance(under.get(name), dict):
+        if isinstance(value, dict):
+            if not value or not isinstance(under.get(name), dict):
+                under[name] = {}
             merge(under[name], value)
         else:
             under[name] = value

@@ -114,11 +114,11 @@ def _step(view: View, at: str, state: CheckpointState | None) -> int:
         raise RunError(Fault(what="a fork shares at least one step with its run", where="command line", given=given,
                              remedy=f"Start a new run: {command('rerun', run)} KEY=VALUE"))
     if step > reached:
-        more = "" if view.state == "finished" else f"\nOr resume it first: {command('resume', run)}" if view.ended else (
-            "\nOr wait until it has.")
-        raise RunError(Fault(what=f"run {run.id} has not saved step {step:,} yet", where=str(run.path),
+        wait = f"resume it first: {command('resume', run)}" if view.ended else "wait until it has."
+        more = "" if view.state == "finished" else f"\nOr {wait}" if reached else f"{wait[0].upper()}{wait[1:]}"
+        raise RunError(Fault(what=f"run {run.id} has not reached step {step:,}", where=str(run.path),
                              given=f"{given}; it has saved {reached:,} steps",
-                             remedy=f"Fork it at step {reached:,} at most.{more}" if reached else more.strip()))
+                             remedy=f"Fork it at step {reached:,} at most.{more}" if reached else more))
     return step
 
 
