@@ -134,9 +134,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tup
         one in (None, {}) and other in (None, {}))]
 
 
-def refusals(before: Config, after: Config, progress: Progress | None, when: str = "on resume") -> list[Fault]:
+def refusals(before: Config, after: Config, progress: Progress | None) -> list[Fault]:
     """A fault for each key that differs and may not change on a resume from this progress; None is before the first
-    checkpoint. `when` says in the faults where a key may not change."""
+    checkpoint."""
     changed = differences(plain(before), plain(after))
     secret = {*literal_secrets(plain(before)), *literal_secrets(plain(after))}
     moved = any(key == "data.root" for key, *_ in changed)
@@ -149,7 +149,7 @@ def refusals(before: Config, after: Config, progress: Progress | None, when: str
         if reason:
             values = "a secret" if key in secret else f"{_value(old)} in the run, {_value(new)} now"
             faults[gone or key] = Fault(
-                what=f"{gone or key} cannot change {when}: {reason}", where=gone or key,
+                what=f"{gone or key} cannot change on resume: {reason}", where=gone or key,
                 given="" if gone else values, remedy="Leave it out, or start a new run: drumbeat rerun RUN KEY=VALUE")
     return [*faults.values()]
 

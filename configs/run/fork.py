@@ -1,4 +1,4 @@
-"""fork.json: the run that a run was forked from, and the config of the steps that it shares with it.
+"""A fork: the run that a run was forked from, and the configs of the steps that it shares with it.
 
 A fork is a run of its own, with the checkpoint of its parent from which it starts. Up to its step it trains with what
 the parent's config was there, from then on with its own: an attempt trains one part, and the next one the next, as if
@@ -33,7 +33,8 @@ class Part(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Fork(Record):
-    """fork.json: written by the command that starts the fork."""
+    """fork.json: the run that a run was forked from, and the configs of the steps that it shares with it. Written by
+    the command that starts the fork."""
 
     parent: str
     """The id of the run that it was forked from."""

@@ -86,7 +86,7 @@ def forked(parent: RunDir, at: str, assignments: Sequence[str], layout: Mapping[
     base = with_kept(own.config, then) if then != kept(own.config) else None
     before, loaded = (reload(parent.config, words, layout, base=base) for words in ((), assignments))
     there = progress_at_step(state.progress, step)
-    if faults := refusals(before.config, loaded.config, there, "in a fork"):
+    if faults := refusals(before.config, loaded.config, there):
         raise ConfigError(*map(loaded.located, faults))
     budget = loaded.config.budget.steps
     if (budget is not None and budget <= step) or (view.state == "finished" and step == state.progress.step
@@ -105,7 +105,7 @@ def _step(view: View, at: str, state: CheckpointState | None) -> int:
     found, given, reached = AT.fullmatch(at), f"--at {at}", state.progress.step if state else 0
     if found is None:
         raise RunError(Fault(what="--at is a step of the run, or a percentage of its steps", where="command line",
-                             given=given, remedy="For example: --at 600, or --at 60%"))
+                             given=given, remedy="For example 600 or 60%."))
     if found[2] and not (beat and beat.steps):
         raise RunError(Fault(what=f"the number of steps of run {run.id} is not known", where=str(run.path),
                              given=given, remedy="Name the step: --at STEP"))

@@ -43,7 +43,8 @@ OTHERS = [
     config(phases={**PHASES, "more": {"epochs": 1, "optimizer": SGD, "clip_norm": 1.0}}),
     config(phases={name: PHASES[name] for name in ("head", "body")}),
     config(phases={**PHASES, "head": {**PHASES["head"], "average_every": None}}, on_nonfinite="skip"),
-    config(budget={"steps": 50}, phases={**PHASES, "head": {**PHASES["head"], "scheduler": {"_target_": "a.B", "x": 1}}}),
+    config(budget={"steps": 50}, phases={**PHASES, "head": {**PHASES["head"], "scheduler": {"_target_": "a.B", "x": 1}}
+                                         }),
 ]
 
 

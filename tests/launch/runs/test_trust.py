@@ -18,7 +18,7 @@ from tests.tiny import CONFIG
 
 NOBODY = 65534
 EXECUTING = ["evaluate tiny", "predict tiny photo.png", "resume tiny --dry-run", "rerun tiny --dry-run",
-             "run --resume tiny --dry-run"]
+             "fork tiny --at 3 --dry-run", "run --resume tiny --dry-run"]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 
 

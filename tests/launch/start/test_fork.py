@@ -3,7 +3,6 @@ the changes. The runs of this module train in its process, one after another."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -229,7 +228,7 @@ def test_a_fork_of_a_running_run_does_not_need_it(folder: Path, parent: RunDir) 
     child = fork(source, 24, options=[*DEBUG, "--name", "other"])
     assert child.path.parent.name == "other"
     linked = checkpoint_path(child, HEAD) / "model.safetensors"
-    assert os.path.samefile(linked, checkpoint_path(source, HEAD) / "model.safetensors")
+    assert linked.samefile(checkpoint_path(source, HEAD) / "model.safetensors")
     shutil.rmtree(source.path)
     assert main(["verify", str(child.path)]) == 0
 
@@ -245,7 +244,7 @@ error: a fork shares at least one step with its run
 error: --at is a step of the run, or a percentage of its steps
   where  command line
   given  --at 0.5 %
-  fix    For example: --at 600, or --at 60%
+  fix    For example 600 or 60%.
 """,
     "43": """\
 error: run {id} has not reached step 43
@@ -261,18 +260,18 @@ error: nothing is left to train after step 42 of run {id}
          phases.NAME.epochs=N
 """,
     "20 phases.head.epochs=3 seed=3 phases.finetune.freeze=[x]": """\
-error: seed cannot change in a fork: the order of the samples and all random
+error: seed cannot change on resume: the order of the samples and all random
        numbers follow from it
   where  command line (seed)
   given  0 in the run, 3 now
   fix    Leave it out, or start a new run: drumbeat rerun RUN KEY=VALUE
 
-error: phases.head.epochs cannot change in a fork: phase head is finished
+error: phases.head.epochs cannot change on resume: phase head is finished
   where  command line (phases.head.epochs)
   given  2.0 in the run, 3.0 now
   fix    Leave it out, or start a new run: drumbeat rerun RUN KEY=VALUE
 
-error: phases.finetune.freeze cannot change in a fork: the optimizer's saved
+error: phases.finetune.freeze cannot change on resume: the optimizer's saved
        state belongs to what the phase has trained so far
   where  command line (phases.finetune.freeze)
   given  [] in the run, [x] now
@@ -320,8 +319,8 @@ def test_a_dry_run_says_what_is_computed_again(parent: RunDir, capsys: pytest.Ca
     assert main(["fork", parent.id, "--at", "25", *RATE, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "lr: 0.01" in out
-    assert (f"the fork computes 1 of the 25 steps that it shares with run {parent.id} again, from its checkpoint of step "
-            "24." in out.replace("\n#", ""))
+    assert (f"the fork computes 1 of the 25 steps that it shares with run {parent.id} again, from its checkpoint of "
+            "step 24." in out.replace("\n#", ""))
 
 
 @pytest.mark.slow
