@@ -138,12 +138,14 @@ def _without_removed_phases(config: Config) -> Config:
     return dataclasses.replace(config, phases=phases, reference=dataclasses.replace(config.reference, curves=curves))
 
 
-def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
-    """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top. Whether they may
-    change is not checked here (`configs/run/changes.py`). Raises `ConfigError`.
+def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None, *,
+           base: Config | None = None) -> Loaded:
+    """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top; or with `base` in
+    place of the run's config. Whether they may change is not checked here (`configs/run/changes.py`). Raises
+    `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
-    layers = [run_layer(file), *typed]
+    layers = [run_layer(file) if base is None else Layer(values=plain(base), origin=short(file)), *typed]
     config, places = build(Config, layers, record=True)
     return _checked(Loaded(
         config=_without_removed_phases(config), layers=typed, references=references(layers), notes=left_out(layers),

@@ -36,8 +36,10 @@ from drumbeat.trainers.world import World
 
 def build_training(config: Config, sets: Sets, world: World, model: nn.Module, task: Task, *, attempt: Attempt,
                    checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
-                   tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
-    """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
+                   tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int,
+                   stop_at: int | None = None) -> Training:
+    """The training, which resumes from `checkpoint` if there is one, and stops after step `stop_at`. Raises
+    `PreflightError`."""
     forward = build_forward(config, world.device)
     if config.limit_batches is not None:
         most = config.limit_batches * config.evaluation.batch_size
@@ -52,7 +54,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
         return math.inf if hours is None else SECONDS * hours - time_spent.total()
 
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
-                                  seconds_left=seconds_left,
+                                  seconds_left=seconds_left, stop_at=stop_at,
                                   next_check=progress.step, last_check=(progress.step, time.monotonic()))
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
     saver = Saver(progress=progress, counts=SampleCounts(attempt.number), world=world, model=model,

@@ -75,8 +75,6 @@ class Training:
     log_every_steps: int
     desync_check_steps: int
     evaluate_at_start: bool = False
-    until: int | None = None
-    """The step after which a replay saves and stops."""
     compute: Callable[[PhaseRunner, Sequence[Batch], int], Tensor] = (
         lambda runner, parts, step: runner.backward(parts, step))
     """Computes the gradients of a step; a replay looks at one of them."""
@@ -106,6 +104,8 @@ class Training:
             if end_of(self.progress, number):
                 self.phases[number:] = self.plan(self.progress)[number:]
                 self.log.resize(sum(one.schedule.steps for one in self.phases))
+            if self.progress.step == self.coordinator.stop_at:
+                return "stopped"
         return "finished"
 
     def _train(self, phase: TrainingPhase, resumed: Checkpoint | None) -> End:
@@ -148,9 +148,6 @@ class Training:
                                replaced=saver.counts.count_replaced())
                 saver.steps.flush()
             self.time_spent.add("training")
-            if step == self.until:
-                saver.save(runner)
-                return "stopped"
 
             if self.progress.phase_step == mark.step:
                 if self._reach(phase, runner, mark):

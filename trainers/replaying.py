@@ -83,5 +83,6 @@ class Replaying:
 
 def replaying(training: Training, request: ReplayRequest, attempt: Attempt) -> Training:
     """The training of a replay."""
-    return replace(training, until=request.step, compute=Replaying(training, request, attempt).compute)
+    training.coordinator.stop_at = request.step
+    return replace(training, compute=Replaying(training, request, attempt).compute)
 

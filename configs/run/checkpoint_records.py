@@ -27,9 +27,12 @@ class Span(Record):
     """Number of ranks of that attempt."""
 
 
+ChangedBy = Literal["resume", "fork"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfigChange(Record):
-    """A key of a run's config whose value has changed on a resume."""
+    """A key of a run's config whose value has changed on a resume, or at the step of a fork."""
 
     key: str
     """The dotted key."""
@@ -43,6 +46,8 @@ class ConfigChange(Record):
     """Who resumed the run."""
     time: float
     """When the attempt started that took the new value, in seconds since 1970."""
+    by: ChangedBy = "resume"
+    """The command that has changed it."""
 
 
 EndReason = Literal["patience", "target", "hours"]

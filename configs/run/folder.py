@@ -8,6 +8,7 @@
         lock.json        the command that is changing the run, locked by it
         status.json      the state of the run
         result.json      the result of a finished run
+        fork.json        the run that it was forked from
         vocabulary.json  the words of a model of texts and their numbers, a tokenizer.json
         starting_weights.json   what the model took of the weights in `initialize`
         nondeterministic/   a file for each operation without a deterministic implementation
@@ -83,6 +84,10 @@ class RunDir:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def fork(self) -> Path:
+        return self.path / "fork.json"
 
     @property
     def vocabulary(self) -> Path:

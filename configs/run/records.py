@@ -216,6 +216,8 @@ class Saved(Record):
 
     state: Literal["finished", "stopped"]
     step: int
+    continues: bool = False
+    """Whether it has stopped because the next attempt trains the next part of a fork: see `fork.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)

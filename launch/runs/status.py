@@ -36,7 +36,8 @@ def status_text(view: View) -> str:
     """The state and progress of a run, in a few lines."""
     beat, result = view.heartbeat, view.result
     monitor = beat.monitor if beat else ""
-    rows = [("run", view.run.id), ("state", view.state or "unknown")]
+    rows = [("run", view.run.id), *([("fork of", view.fork.text)] if view.fork else []),
+            ("state", view.state or "unknown")]
     if view.verdict and view.verdict != view.state:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:

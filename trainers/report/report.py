@@ -132,6 +132,7 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
         f", {ranks.nodes} nodes x {ranks.ranks_per_node}" if ranks.nodes > 1 else "") + (
         f", {ranks.cpus_per_rank} core{'s' * (ranks.cpus_per_rank != 1)} each")
     backends = {"slurm": "SLURM job", "here": "SLURM allocation (--here)", "debug": "one process (--debug)"}
+    yield "fork of", view.fork.text if view.fork else ""
     yield "backend", backends.get(job.backend, "local processes") if job else ""
     yield "submitted on" if job and job.backend == "slurm" else "machine", job.host if job else ""
     yield "SLURM job" if job and job.backend in ("slurm", "here") else "process", (job.id if job else None) or ""
