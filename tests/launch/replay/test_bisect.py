@@ -77,7 +77,7 @@ def test_the_layer_whose_gradient_differs_is_named(folder: Path, capfd: pytest.C
         "replay B   step 6 from the checkpoint at step 5, on 1 rank",
         "samples    both used the same 10",
         "layer      head.3.weight is the first in the backward pass whose gradient",
-        "           differs: 1 of 10 parameters"]
+        "           differs: 1 of 12 parameters"]
 
 
 def made(folder: Path, name: str, *digests: int, ranks: int = 1, size: int = 8) -> RunDir:
