@@ -100,10 +100,10 @@ def scratch(work: Interval, *, debugs: bool = False, rank: int = 0, begun: RunDi
     """The folder of a replay, which is removed in the end, and kept after an error. With `debugs`, one process computes
     the part of `rank`, from the checkpoint before the last step: if need be, that of the replay in the folder
     `begun`."""
-    run = RunDir.new(work.run.all_runs / ".replays" / secrets.token_hex(4), work.run.path.parent.name)
-    run.checkpoints.mkdir(parents=True)
     old = [f"{change.key}={json.dumps(change.old)}" for change in reversed(work.undone)]
     text = reload(work.run.config, old).as_yaml() if old else work.run.config.read_text(encoding="utf-8")
+    run = RunDir.new(work.run.all_runs / ".replays" / secrets.token_hex(4), work.run.path.parent.name)
+    run.checkpoints.mkdir(parents=True)
     write_text(run.config, text, private=True)
     plan = JobPlan.require(work.run.plan)
     topology = Topology(nodes=1, ranks_per_node=1 if debugs else work.ranks, device=plan.topology.device,
