@@ -137,7 +137,7 @@ class ExactSum:
         self.exponents = torch.tensor([own[name] for name in self.names.values()], dtype=torch.int64)
 
 
-def _largest(each: Sequence[Tensor]) -> Tensor:
+def _largest(each: list[Tensor]) -> Tensor:
     """float64 [n]: the largest absolute value in each tensor; NaN if it has one."""
     if each[0].device.type != "cpu":
         return torch.stack(torch._foreach_norm(each, math.inf)).double()

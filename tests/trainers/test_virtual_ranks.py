@@ -32,7 +32,7 @@ CASES = {
 model: {_target_: tests.trainers.test_virtual_ranks.Stateful}
 precision: bf16
 data:
-  train: {_target_: tests.tiny.Pictures, n: 54}
+  train: {_target_: tests.tiny.Pictures, n: 34}
   validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
   test: {_target_: tests.tiny.Pictures, n: 9, first: 2000}
   transforms: {train: [{_target_: torchvision.transforms.v2.RandomCrop, size: 8, padding: 1}],
@@ -45,13 +45,13 @@ phases:
 """,
     "mixed": """
 model: {_target_: tests.tiny.Linear}
-precision: bf16
+precision: fp32
 micro_batch_size: 1
 task:
   _target_: tests.trainers.tasks.test_logged.Terms
   loss: {_target_: torch.nn.CrossEntropyLoss, weight: {_target_: torch.tensor, data: [1.0, 3.0]}}
 data:
-  train: {_target_: tests.tiny.Pictures, n: 54}
+  train: {_target_: tests.tiny.Pictures, n: 34}
   validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
   mix: {_target_: drumbeat.data.Mixup}
   transforms: {batch: [{_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}]}
@@ -67,18 +67,18 @@ phases:
 """,
     "texts": """
 model: {_target_: tests.trainers.test_virtual_ranks.Words}
-precision: bf16
+precision: fp32
 data:
-  train: {_target_: tests.trainers.test_virtual_ranks.Texts, n: 50}
+  train: {_target_: tests.trainers.test_virtual_ranks.Texts, n: 34}
   validation: {_target_: tests.trainers.test_virtual_ranks.Texts, n: 20}
   collate_fn: {_target_: tests.trainers.test_virtual_ranks.padded}
   bucket_batches: 3
 phases: {only: {epochs: 2, optimizer: {_target_: torch.optim.Adam, lr: 0.01}}}
 """,
 }
-"""What may depend on the number of ranks, by networks that train in a second: uneven parts, rounding, BatchNorm, dropout,
-and buffers that the next forward pass reads; mixing, clipping, accumulation, averages, weights, logged values and
-phases; lengths of texts."""
+"""What may depend on the number of ranks, by networks that train in a second: uneven parts, rounding, BatchNorm,
+dropout, and buffers that the next forward pass reads; mixing, clipping, accumulation, averages, weights, logged values
+and phases; lengths of texts."""
 
 
 class Stateful(nn.Module):
