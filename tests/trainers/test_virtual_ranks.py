@@ -1,5 +1,5 @@
 """With virtual ranks a run has the same bits on any number of ranks and loader workers: weights, curves, metrics,
-samples and the state that the next step depends on. Also if it is killed and goes on with another number of them."""
+samples and the state that the next step depends on. Also if it is killed and resumed on another number of them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def straight(world: World, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_bits_on_more_ranks(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_the_same_bits_on_more_ranks(tmp_path: Path) -> None:
     """SIGKILL to rank 1 of two in the second phase; resumed on three, whose computations have as many threads, although
     they have fewer cores each."""
     on_ranks(1, straight, tmp_path)
