@@ -2,8 +2,8 @@
 
 It trains what the config describes three times: without a fault; with injected faults, after which weights (bit for
 bit), ledger and curves must equal the first run's; and with a change of the number of ranks, after which the ledger and
-the steps of the curves must equal, and the metrics lie in a band; with `virtual_ranks`, all bits must equal there too.
-All are ordinary runs, started and resumed as a user would, and stay where runs are.
+the steps of the curves must equal, and the metrics lie in a band; with `virtual_ranks`, all bits must be equal there,
+too. All are ordinary runs, started and resumed as a user would, and stay where runs are.
 """
 
 from __future__ import annotations
