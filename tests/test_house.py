@@ -33,7 +33,7 @@ MAY_IMPORT = {
 
 ROOMS = {
     "launch": [{"commands"}, {"start", "drill"}, {"runs", "node"}, {"backends"}, {"plan", "slurm", "attempts"}],
-    "trainers": [{"commands", "report"}, {"inference", "doctor"}, {""}, {"checkpoints", "tasks"}],
+    "trainers": [{"commands", "report"}, {"inference", "doctor", "trackers"}, {""}, {"checkpoints", "tasks"}],
     "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],
 }
