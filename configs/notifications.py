@@ -1,4 +1,4 @@
-"""The events of a run that somebody may be told of, and what `notify` may say."""
+"""The events of a run that can be reported, and what `notify` may say."""
 
 from __future__ import annotations
 

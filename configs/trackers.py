@@ -28,7 +28,7 @@ def trackers(to: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
 def tracker_faults(to: Sequence[Any]) -> Iterator[Fault]:
     """What is neither a known name nor a target."""
     for number, item in enumerate(to):
-        if isinstance(item, Mapping) if item not in KNOWN else True:
-            continue
-        yield Fault(what=f"there is no tracker {inline(item)}", where=f"tracking.to[{number}]", given=inline(list(to)),
-                    remedy=f"{nearest(str(item), KNOWN)}\nA tracker of your own is a target: {{_target_: my_lab.Tracker}}")
+        if not isinstance(item, Mapping) and str(item) not in KNOWN:
+            yield Fault(what=f"there is no tracker {inline(item)}", where=f"tracking.to[{number}]",
+                        given=inline(list(to)), remedy=f"{nearest(str(item), KNOWN)}\nA tracker of your own is a "
+                                                       "target: {_target_: my_lab.Tracker}")

@@ -119,7 +119,7 @@ class RunDir:
 
     @property
     def notifications(self) -> Path:
-        """A file for each event that somebody is told of, made by the process that does it, and its log."""
+        """A file for each event that was reported, made by the process that does it, and its log."""
         return self.path / "notifications"
 
     @property

@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
@@ -44,7 +45,8 @@ def beside(run: RunDir, plan: JobPlan, *, wait: bool) -> Iterator[None]:
         with theirs:
             try:
                 for command, log in commands(run, plan):
-                    detach(plan, command, log, theirs.fileno())
+                    log.parent.mkdir(exist_ok=True)
+                    detach(command, log, theirs.fileno(), folder=plan.folder, environment=plan.environment)
             except (OSError, RunError) as error:
                 print(f"warning: trackers and notifications cannot be started: {error}", flush=True)
         try:
@@ -69,10 +71,9 @@ def commands(run: RunDir, plan: JobPlan) -> Iterator[tuple[list[str], Path]]:
                run.notifications / "log")
 
 
-def detach(plan: JobPlan, command: Sequence[str], log: Path, stdin: int = subprocess.DEVNULL) -> None:
-    """Starts a process that belongs to nobody and writes to `log`. Raises `OSError`."""
-    log.parent.mkdir(exist_ok=True)
-
+def detach(command: Sequence[str], log: Path, stdin: int = subprocess.DEVNULL, *, folder: str | None = None,
+           environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Starts a process that belongs to nobody and writes to `log`, with these variables besides. Raises `OSError`."""
     def before_exec() -> None:
         for number in UNAFFECTED:
             signal.signal(number, signal.SIG_IGN)
@@ -80,5 +81,5 @@ def detach(plan: JobPlan, command: Sequence[str], log: Path, stdin: int = subpro
 
     with open(log, "ab") as output:
         subprocess.run(["/bin/sh", "-c", f"exec 3<&0; {DETACHED}", "sh", *command], stdin=stdin, stdout=output,
-                       stderr=output, env=os.environ | plan.environment | {"CUDA_VISIBLE_DEVICES": ""}, cwd=plan.folder,
+                       stderr=output, env=os.environ | environment | {"CUDA_VISIBLE_DEVICES": ""}, cwd=folder,
                        start_new_session=True, preexec_fn=before_exec, check=False)

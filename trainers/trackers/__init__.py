@@ -5,8 +5,8 @@ anything. Nothing here is imported before it is needed: the packages of trackers
 """
 
 from drumbeat.trainers.trackers.mlflow import MLflow
-from drumbeat.trainers.trackers.trackio import Trackio
 from drumbeat.trainers.trackers.tracker import Row, RunInfo, Tracker
+from drumbeat.trainers.trackers.trackio import Trackio
 from drumbeat.trainers.trackers.wandb import WandB
 
 __all__ = ["MLflow", "Row", "RunInfo", "Tracker", "Trackio", "WandB"]

@@ -113,7 +113,7 @@ def build(run: RunDir, name: str) -> Tracker:
 
 
 def run_info(run: RunDir) -> RunInfo:
-    """What trackers are told of a run: no secrets."""
+    """What trackers know of a run: no secrets."""
     config = {key: HIDDEN if holds_secret(str(value)) else str(value)
               for key, value in leaves(hidden(plain(read(run.config))))}
     links = {"folder": str(run.path)}

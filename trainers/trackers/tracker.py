@@ -14,7 +14,7 @@ from drumbeat.configs.run.records import State
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a tracker is told of a run."""
+    """What a tracker knows of a run."""
 
     id: str
     """Its id, which never changes: a tracker finds the run again by it."""

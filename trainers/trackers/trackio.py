@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from drumbeat.configs.run.records import State
@@ -48,17 +48,21 @@ class Trackio(Tracker):
         self._log([(row, {tag: picture._to_dict() for tag, picture in pictures.items()})])
 
     def end(self, state: State, verdict: str) -> None:
-        """trackio has no states: they are values of the run's config."""
-        self._log([], {"drumbeat_state": state, "drumbeat_verdict": verdict})
+        """trackio has no states: they become values of the run's config, sent with the first row, which it has."""
+        if self.count:
+            first = Row(number=0, step=0, time=0.0)
+            self._log([(first, {})], {"drumbeat_state": state, "drumbeat_verdict": verdict})
 
-    def _log(self, rows: Sequence[tuple[Row, dict[str, Any]]], more: dict[str, str] | None = None) -> None:
-        """Writes rows, of which trackio keeps those that it does not have, and the config with the first of them."""
+    def _log(self, rows: Sequence[tuple[Row, dict[str, Any]]], more: Mapping[str, str] | None = None) -> None:
+        """Writes rows, of which trackio keeps those that it does not have, and the config if there is `more` of it, or
+        nothing yet."""
         from trackio.sqlite_storage import SQLiteStorage
 
         if rows:
+            config = {**self.run.config, **self.run.links, **(more or {})} if more or not self.count else None
             SQLiteStorage.bulk_log(
                 self.project, self.run.id, [values for _, values in rows], steps=[row.step for row, _ in rows],
-                timestamps=[datetime.fromtimestamp(row.time, timezone.utc).isoformat() for row, _ in rows],
-                config={**self.run.config, **self.run.links} if self.count == 0 else None, run_id=self.run.id,
+                timestamps=[datetime.fromtimestamp(row.time, UTC).isoformat() for row, _ in rows],
+                config=config, run_id=self.run.id,
                 log_ids=[uuid.uuid5(uuid.NAMESPACE_OID, f"{self.run.id} {row.number}").hex for row, _ in rows])
-            self.count = rows[-1][0].number + 1
+            self.count = max(self.count, rows[-1][0].number + 1)
