@@ -59,8 +59,8 @@ class Notify:
     """The events: finished, failed (it was given up), paused (its disk is full or gone), waiting (it waits in SLURM's
     queue for more than waiting_hours)."""
     waiting_hours: float = above(0, 12.0)
-    """Hours in the queue that are too long. Nothing of a run runs while it waits: the next command that looks at the run
-    (ls, status, why) reports it, or the run itself when it starts."""
+    """Hours in the queue that are too long. Nothing of a run runs while it waits: the next command that looks at it
+    reports that (ls, status, why), or the run itself when it starts."""
 
 
 @dataclass(frozen=True, kw_only=True)

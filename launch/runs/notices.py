@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumbeat.configs import importing
 from drumbeat.configs.errors import UserError
 from drumbeat.configs.load import read
 from drumbeat.configs.operation import Notify
@@ -79,4 +80,5 @@ def report(view: View) -> None:
         is_owner = os.geteuid() == view.run.path.stat().st_uid
         if is_owner and notify.to and all(name in os.environ for name in notify.to) and any(
                 not (view.run.notifications / notice.key).exists() for notice in notices(view, notify)):
-            detach([sys.executable, "-m", NOTIFY, str(view.run.path), SEEN], Path(os.devnull))
+            detach([sys.executable, "-m", NOTIFY, str(view.run.path), SEEN], Path(os.devnull),
+                   environment=importing.environment(str(Path.cwd()), ()))

@@ -39,20 +39,21 @@ LAST_SECONDS = 180
 """From the end of the launcher until this process ends, whatever it is doing: the kernel sees to that."""
 
 
-def watch(run: RunDir, queued: float, is_gone: Callable[[], bool], *, executes: bool = True) -> None:
+def watch(run: RunDir, queued: float, is_gone: Callable[[], bool], *, seen: bool = False) -> None:
     """Reports each event until the run has ended or waits again. `is_gone` waits for a moment, and says whether the
-    launcher is gone: then the run has ended, even if that is not recorded. The config's command runs if it `executes` it."""
+    launcher is gone: then the run has ended, even if that is not recorded. If a command has `seen` an event, this looks
+    once, and executes nothing of the run."""
     while True:
         gone = is_gone()
         view = View.read(run)
         if gone and (end := unrecorded_end(view)):
             view = replace(view, status=end)
         notify = read(run.config).notify
-        notify = notify if executes else replace(notify, command="")
+        notify = replace(notify, command="") if seen else notify
         for notice in notices(view, notify, queued):
             if claim(run, notice):
                 deliver(view, notice, notify)
-        if view.ended or (gone and view.state in WAITING):
+        if seen or view.ended or (gone and view.state in WAITING):
             return
 
 
@@ -105,7 +106,7 @@ def main() -> None:
 
     with suppress(RunError):  # a damaged file
         seen = sys.argv[2] == SEEN
-        watch(RunDir(Path(sys.argv[1])), 0.0 if seen else float(sys.argv[2]), is_gone, executes=not seen)
+        watch(RunDir(Path(sys.argv[1])), 0.0 if seen else float(sys.argv[2]), is_gone, seen=seen)
 
 
 if __name__ == "__main__":
