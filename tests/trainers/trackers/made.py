@@ -7,6 +7,7 @@ This module does not import torch.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -152,21 +153,30 @@ class Killed(Tracker):
         self.inner.end(state, verdict)
 
 
+STORES = {"mlflow": "mlflow.store.tracking.sqlalchemy_store", "trackio": "trackio.sqlite_storage", "wandb": "wandb"}
+"""What is slow to import."""
+
+
+def send_and_die(run: RunDir, name: str, number: int) -> None:
+    """Sends the run and kills this process for the `number`-th time; sends everything if it was killed often enough."""
+    build, forward.AT_ONCE = forward.build, 4
+    if number < KILLS:
+        forward.build = lambda *asked: Killed(build(*asked), at=1 + number % 3)  # type: ignore[assignment]
+    else:
+        run.write_status("finished", attempt=-1, verdict="finished at step 60")
+    forward.Forwarder(run, name, lambda: number == KILLS).forward()
+
+
 def main() -> None:
     """Forks a process that sends the run, ten times, and kills it and the run: each time the run resumes a little
     before, with a torn file behind it. The last one sends everything."""
     run, name = RunDir(Path(sys.argv[1])), sys.argv[2]
-    build, forward.AT_ONCE = forward.build, 4
-    __import__({"mlflow": "mlflow.store.tracking.sqlalchemy_store", "trackio": "trackio.sqlite_storage"}.get(name, name))
+    importlib.import_module(STORES[name])
     for number in range(KILLS + 1):
         last = STEPS * (number + 1) // (KILLS + 1)
         write_attempt(run, number, max(0, STEPS * number // (KILLS + 1) - 5), last, torn=9 * (number < KILLS))
         if (child := os.fork()) == 0:
-            if number < KILLS:
-                forward.build = lambda *asked: Killed(build(*asked), at=1 + number % 3)  # type: ignore[assignment]
-            else:
-                run.write_status("finished", attempt=-1, verdict="finished at step 60")
-            forward.Forwarder(run, name, lambda: number == KILLS).forward()
+            send_and_die(run, name, number)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}", flush=True)
