@@ -81,7 +81,6 @@ def _sent(address: str, title: str, text: str, pause: float) -> bool:
     with suppress(Exception):  # of any of Apprise's hundred services
         import apprise
 
-        logging.disable()  # it would write addresses to the log
         service = apprise.Apprise()
         return bool(service.add(address) and service.notify(title=title, body=text))
     return False
@@ -104,6 +103,7 @@ def main() -> None:
             signal.alarm(LAST_SECONDS)
         return gone
 
+    logging.disable()  # Apprise would write addresses to the log
     with suppress(RunError):  # a damaged file
         seen = sys.argv[2] == SEEN
         watch(RunDir(Path(sys.argv[1])), 0.0 if seen else float(sys.argv[2]), is_gone, seen=seen)

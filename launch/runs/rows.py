@@ -12,6 +12,7 @@ from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.tracker_records import Forwarded
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import metric_fields
+from drumbeat.launch.backends.typed import command
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -42,5 +43,5 @@ def behind(view: View) -> Iterator[tuple[str, str]]:
         with suppress(DamagedError):
             found = Forwarded.read(view.run.tracker(name))
             if found and found.error:
-                yield "tracker", (f"{name} is behind, at step {found.step:,}: {found.error} "
-                                  f"(trackers/{name}.log; the run is not affected)")
+                rest = f"; {command('track', view.run)} sends the rest" if view.ended else ""
+                yield "tracker", f"{name} is behind, at step {found.step:,}: {found.error}{rest}"

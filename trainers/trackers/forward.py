@@ -3,8 +3,9 @@
     python -m drumbeat.configs.importing drumbeat.trainers.trackers.forward RUN NAME
 
 The launcher starts one such process for each tracker (`launch/attempts/beside.py`), so that no tracker can hold up
-another one, or the run. It ends by itself when everything has been sent that the run had written when it ended; at the
-latest `LAST_SECONDS` after that, whatever the tracker does.
+another one, or the run. It ends by itself when everything has been sent that the run had written when it ended; or
+when the tracker has accepted nothing for `LAST_SECONDS` since then. `drumbeat track` runs the same for a run that has
+ended.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import ENDED, State, Status
 from drumbeat.configs.run.tracker_records import Forwarded
 from drumbeat.configs.secrets import HIDDEN, hidden, holds_secret, is_secret_name
-from drumbeat.configs.trackers import trackers
+from drumbeat.configs.trackers import KNOWN, trackers
 from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.trackers.rows import Rows
 from drumbeat.trainers.trackers.tracker import Row, RunInfo, Tracker
@@ -42,8 +43,8 @@ AT_ONCE = 500
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
 """Seconds before a tracker that has failed is tried again: twice as long each time."""
 LAST_SECONDS = 300.0
-"""From the end of the run until this process gives up. On SLURM it ends with the job, which waits for it for a moment:
-`launch/attempts/beside.py`."""
+"""How long a tracker may accept nothing, after the end of the run, until this process gives up. On SLURM it ends with
+the job, which waits for it for a moment: `launch/attempts/beside.py`."""
 
 
 class Forwarder:
@@ -106,9 +107,10 @@ def send(tracker: Tracker, rows: list[Row]) -> None:
 
 
 def build(run: RunDir, name: str) -> Tracker:
-    """The tracker of this name in the run's config. Raises `PreflightError` if it cannot be built, and KeyError if the
-    config has none of this name."""
-    tracker: Tracker = instantiate(trackers(read(run.config).tracking.to)[name], "tracking.to")
+    """The tracker of this name in the run's config, or the one that has the name. Raises `PreflightError` if it cannot
+    be built."""
+    targets = trackers([*KNOWN]) | trackers(read(run.config).tracking.to)
+    tracker: Tracker = instantiate(targets[name], "tracking.to")
     return tracker
 
 
@@ -166,12 +168,12 @@ def main() -> None:
 
     thread = threading.Thread(target=work, daemon=True)  # a tracker that never answers does not keep this process
     thread.start()
-    until = float("inf")
+    until, rows = float("inf"), 0
     while thread.is_alive() and time.monotonic() < until:
         if not gone.is_set() and select.select([0], [], [], POLL_SECONDS / 4)[0] and not os.read(0, 1):
             gone.set()
-        if until == float("inf") and is_over():
-            until = time.monotonic() + LAST_SECONDS
+        if is_over() and (until == float("inf") or forwarder.forwarded.rows > rows):
+            until, rows = time.monotonic() + LAST_SECONDS, forwarder.forwarded.rows
             forwarder.wake.set()
         thread.join(POLL_SECONDS / 4 if gone.is_set() else 0)
     if thread.is_alive():

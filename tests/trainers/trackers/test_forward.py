@@ -116,6 +116,26 @@ def test_no_torch() -> None:
     assert done.stdout.split() == []
 
 
+def is_done(run: RunDir) -> bool:
+    found = Forwarded.read(run.tracker("listed"))
+    return found is not None and found.state == "done"
+
+
+@pytest.mark.slow
+def test_the_process_stays_for_all_attempts_of_a_launcher(tmp_path: Path) -> None:
+    """A rank is killed in the middle: the next attempt computes some steps again, and each is sent once."""
+    config, file = write_config(tmp_path), tmp_path / "rows.jsonl"
+    drumbeat(tmp_path, str(config), "--procs", "1", f"tracking.to=[{{_target_: {LISTED}, file: {file}}}]",
+             "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[60]")
+    run = latest(tmp_path)
+    assert run.newest_number() == 1
+    until(lambda: is_done(run), 300)
+    curve = [row["step"] for row in Listed.rows(file) if "train/loss" in row.get("values", {})]
+    assert curve == list(range(2, Result.require(run.result).steps + 1, 2))
+    assert file.with_suffix(".tries").read_text() == "x"
+    assert [line for line in map(json.loads, file.read_text().splitlines()) if "end" in line] == [{"end": "finished"}]
+
+
 @pytest.mark.slow
 def test_a_run_sends_its_curves_and_a_tracker_that_hangs_costs_it_nothing(tmp_path: Path) -> None:
     config, file = write_config(tmp_path), tmp_path / "rows.jsonl"
@@ -131,7 +151,7 @@ def test_a_run_sends_its_curves_and_a_tracker_that_hangs_costs_it_nothing(tmp_pa
         connection, _ = server.accept()  # it waits for an answer, and the run has ended
         assert Status.require(run.status).state == "finished"
         assert not run.tracker("silent").exists()
-        until(lambda: (found := Forwarded.read(run.tracker("listed"))) and found.state == "done")
+        until(lambda: is_done(run), 300)
         for process in Path("/proc").glob("[0-9]*"):
             words = (process / "cmdline").read_bytes().split(b"\0") if (process / "cmdline").exists() else []
             if str(run.path).encode() in words and b"silent" in words:
