@@ -1,4 +1,4 @@
-"""Weights & Biases: its servers, or files in the run's folder that `wandb sync` sends later (WANDB_MODE=offline)."""
+"""Weights & Biases: its servers; or offline, files in the run's folder that `wandb sync` sends later."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ def test_a_run_sends_its_curves_and_a_tracker_that_hangs_costs_it_nothing(tmp_pa
         assert not run.tracker("silent").exists()
         until(lambda: is_done(run), 300)
         for process in Path("/proc").glob("[0-9]*"):
-            words = (process / "cmdline").read_bytes().split(b"\0") if (process / "cmdline").exists() else []
-            if str(run.path).encode() in words and b"silent" in words:
+            arguments = (process / "cmdline").read_bytes().split(b"\0") if (process / "cmdline").exists() else []
+            if {str(run.path).encode(), b"silent"} <= {*arguments}:
                 os.kill(int(process.name), signal.SIGKILL)
         connection.settimeout(60)
         assert connection.recv(1) == b""
