@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from drumbeat.configs.fields import MISSING, above, at_least, path, plain_name
 from drumbeat.configs.initialize import Initialize
-from drumbeat.configs.operation import Checkpoints, Launch, Reference, Tracking, Watchdog
+from drumbeat.configs.operation import Checkpoints, Launch, Notify, Reference, Tracking, Watchdog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +229,7 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)
+    notify: Notify = field(default_factory=Notify)
     watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
     reference: Reference = field(default_factory=Reference)

@@ -34,7 +34,7 @@ MAY_IMPORT = {
 ROOMS = {
     "launch": [{"commands"}, {"start", "drill", "replay"}, {"runs", "node"}, {"backends"},
                {"plan", "slurm", "attempts"}],
-    "trainers": [{"commands", "report"}, {"inference", "doctor"}, {""}, {"checkpoints", "tasks"}],
+    "trainers": [{"commands", "report"}, {"inference", "doctor", "trackers"}, {""}, {"checkpoints", "tasks"}],
     "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],
 }

@@ -48,6 +48,7 @@ STATE = "the optimizer's saved state belongs to what the phase has trained so fa
 RULES = (
     Rule("launch.*", "none", "where and on how many ranks it trains"),
     Rule("tracking.*", "none", "what is drawn"),
+    Rule("notify.*", "none", "who gets a message when it ends"),
     Rule("reference.*", "none", "figures that are drawn beside the curves"),
     Rule("checkpoints.*", "none", "when it saves"),
     Rule("watchdog.*", "none", "when a rank counts as hanging, and when ranks are compared"),

@@ -120,6 +120,19 @@ class RunDir:
         return self.path / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """What is sent to trackers: for each a record NAME.json and a log, written by the process that sends it."""
+        return self.path / "trackers"
+
+    def tracker(self, name: str) -> Path:
+        return self.trackers / f"{name}.json"
+
+    @property
+    def notifications(self) -> Path:
+        """A file for each event that was reported, made by the process that does it, and its log."""
+        return self.path / "notifications"
+
+    @property
     def nondeterministic(self) -> Path:
         """A file for each operation without a deterministic implementation that a rank used (`determinism.py`)."""
         return self.path / "nondeterministic"

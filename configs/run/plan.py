@@ -76,6 +76,10 @@ class JobPlan(Record):
     """The config's `checkpoints.disk_wait_minutes`."""
     idle_gpu_minutes: float | None = None
     """The config's `watchdog.idle_gpu_minutes`."""
+    trackers: tuple[str, ...] = ()
+    """The names of the trackers in the config's `tracking.to`."""
+    notify: tuple[str, ...] = ()
+    """The config's `notify.on`, if there is anybody to tell; otherwise empty."""
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable

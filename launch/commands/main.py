@@ -48,14 +48,18 @@ from drumbeat.launch.commands import (
     status,
     stop,
     tensorboard,
+    track,
     verify,
     why,
 )
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, fork, ls, status, why, logs, stop, cancel, profile, nodes, verify, replay, bisect,
-        checkpoints, evaluate, predict, export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
+        run, resume, rerun, fork,
+        ls, status, why, logs, stop, cancel, profile, nodes,
+        verify, replay, bisect,
+        checkpoints, evaluate, predict, export, report, tensorboard, track,
+        show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(

@@ -17,6 +17,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config
 from drumbeat.configs.site import Site
+from drumbeat.configs.trackers import trackers
 from drumbeat.launch.plan.gpus import present, usable_together, visible
 from drumbeat.launch.plan.paths import path_faults
 
@@ -85,7 +86,8 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
                    allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
                    disk_wait_minutes=config.checkpoints.disk_wait_minutes,
-                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes)
+                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes, trackers=tuple(trackers(config.tracking.to)),
+                   notify=tuple(config.notify.on) if config.notify.to or config.notify.command else ())
 
 
 def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:

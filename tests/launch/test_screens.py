@@ -200,8 +200,8 @@ error: 5 things are wrong
   command line: unknown key 'a' at the top level. Valid names: batch_size,
     budget, channels_last, checkpoints, compile, data, deterministic,
     evaluation, find_unused_parameters, initialize, launch, limit_batches,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, recompute,
-    reference, seed, task, tracking, virtual_ranks, watchdog.
+    micro_batch_size, model, name, notify, on_nonfinite, phases, precision,
+    recompute, reference, seed, task, tracking, virtual_ranks, watchdog.
   command line: unknown key 'b' at the top level.
   command line: unknown key 'c' at the top level.
   command line: unknown key 'd' at the top level.

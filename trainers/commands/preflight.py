@@ -51,6 +51,7 @@ from drumbeat.trainers.build import (
 from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
+from drumbeat.trainers.commands.beside_checks import beside_faults
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.optimizer_checks import check_average, check_optimizer, check_rates, rates_of
 from drumbeat.trainers.commands.rehearsal import rehearse
@@ -84,6 +85,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
             faults.extend(error.faults)
             return None
 
+    faults += beside_faults(config)
     before = positions()
     sets: Sets | None = attempt(lambda: build_sets(config))
     opened = opened_since(before)
