@@ -192,9 +192,9 @@ class Config:
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step over all ranks, so that 1 and 8 GPUs train on the same batches."""
-    micro_batch_size: int | None = at_least(1, None)
+    micro_batch_size: int | Literal["auto"] | None = at_least(1, None)
     """The largest number of samples in one forward pass of a rank: larger shares of the batch are split, and gradients
-    are accumulated. Null does not split."""
+    are accumulated. Null does not split; auto splits in halves when a rank is out of memory."""
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = "auto"
     """The precision of the forward pass. auto is bf16 if the device supports it in hardware, else fp32. fp16 scales the
     loss, for GPUs without bf16. tf32 lets a GPU multiply fp32 numbers with 10 bits of mantissa; on the CPU it is fp32.

@@ -20,21 +20,23 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import key, micro_batches
+from drumbeat.data.order import key
 from drumbeat.data.structure import rows
 from drumbeat.trainers.averaging import Averaging
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
-from drumbeat.trainers.checkpoints.extra_state import untouched
+from drumbeat.trainers.checkpoints.extra_state import restorer, untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import parameter_names, restore_training, tensors_after_a_step, training_state
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
+from drumbeat.trainers.micro_batches import MicroBatches, reduce_gradients
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.several_optimizers import parts_of_step, rate_curves
 from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
+from drumbeat.trainers.tasks.logged import forget
 from drumbeat.trainers.world import World
 
 
@@ -48,12 +50,12 @@ class PhaseRunner:
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  make_average: Callable[[nn.Module], Any] = lambda model: None,
                  average_due: Callable[[int], bool] = lambda step: True,
-                 micro_batch_size: int | None = None, mixes: bool = False, checks_finite: bool = True,
+                 micro_batches: MicroBatches | None = None, mixes: bool = False, checks_finite: bool = True,
                  earlier: Earlier | None = None, scheduler_steps: int = 0,
                  make_replica: Callable[[nn.Module, World], nn.Module] = wrap) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
-        the largest number that this rank computes at once. `make_optimizer` is called with the parameters that are
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks; `micro_batches` divides
+        this rank's part of it, and by default does not. `make_optimizer` is called with the parameters that are
         trained, `make_scheduler` with the optimizer, and `make_average` with the model; for `average_due` see
         `Averaging`. `mixes` says whether targets are those of `data.mixing`, and
         `checks_finite` whether steps with a NaN or Inf loss or gradient are skipped. `earlier` is the optimizer of the
@@ -67,7 +69,7 @@ class PhaseRunner:
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
+        self.micro_batches = micro_batches or MicroBatches(None, world)
         self.scheduler_every = scheduler_every
         self.clip_norm = clip_norm
         self.scaler = GradScaler(world.device.type) if forward.fp16 else None
@@ -106,7 +108,7 @@ class PhaseRunner:
         """
         self.train_mode()
         with untouched(self.model):
-            self.backward(batch, step=0)
+            self.backward(batch, step=0, first=True)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -125,10 +127,28 @@ class PhaseRunner:
         if self.scaler is not None and checkpoint.state.scaler:
             self.scaler.load_state_dict(checkpoint.state.scaler)
 
-    def backward(self, batch: Batch, step: int) -> Tensor:
+    def backward(self, batch: Batch, step: int, *, first: bool = False) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's shard of it, in micro-batches;
         only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
-        all samples, or the task's loss of the whole batch."""
+        all samples, or the task's loss of the whole batch. If the config leaves the size of micro-batches open, a step
+        is repeated until it fits into the memory of all ranks. `first` is the pass that is discarded."""
+        restore = restorer(self.model) if self.micro_batches.searches else None
+        while (loss := self._pass(batch, step, tries=restore is not None)) is None:
+            assert restore is not None
+            self.discard()
+            restore()
+            forget()
+        if self.micro_batches.reduces_late and first:  # DistributedDataParallel has to see the order of the gradients
+            self.discard()
+            self._pass(batch, step, tries=False)
+        elif self.micro_batches.reduces_late:
+            reduce_gradients(self.replica)
+        self.times.reduced()
+        return loss
+
+    def _pass(self, batch: Batch, step: int, *, tries: bool) -> Tensor | None:
+        """As `backward`. If it `tries`, gradients are not summed over the ranks, and the answer is None if a rank has
+        too little memory."""
         self.buffers.keep()
         self.world.seed(key(self.seed, "step", self.number, step, self.world.rank))
         size = len(batch.positions)
@@ -136,8 +156,11 @@ class PhaseRunner:
         scale = self.loss.scale(targets)  # which may wait for the other ranks
         self.times.begin(size)
         inputs = self.forward.inputs(batch.inputs)
+        compute = partial(self._backward, inputs, targets, size, step, scale, reduces=not tries)
         try:
-            return self._backward(inputs, targets, size, step, scale)
+            if tries:
+                return self.micro_batches.fitting(compute, share=-(-self.batch_size // self.world.size))
+            return compute()
         except Exception as error:
             self.model.eval()
             blame(error, batch, partial(self._alone, inputs, targets, size),
@@ -148,12 +171,13 @@ class PhaseRunner:
         """The losses of one sample, to find out whether it fails."""
         self.loss.each(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
 
-    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
+    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float, *, reduces: bool
+                  ) -> Tensor:
         totals: list[Tensor] = []
         self.sample_losses = []
-        parts = micro_batches(size, self.micro_batch_size or size)
+        parts = self.micro_batches.parts(size)
         for part in parts:
-            last = part is parts[-1]
+            last = reduces and part is parts[-1]
             with nullcontext() if last or self.world.size == 1 else self.replica.no_sync():  # type: ignore[operator]
                 with self.forward.autocast():
                     outputs = call(self.replica, rows(inputs, part, size))
@@ -165,7 +189,6 @@ class PhaseRunner:
             if self.loss.whole_batch is None:
                 self.sample_losses.append(losses.detach())
             totals.append(loss)
-        self.times.reduced()
         total = sum(totals[1:], totals[0])
         return total if self.world.size == 1 else total / self.world.size
 

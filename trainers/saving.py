@@ -68,6 +68,9 @@ class Saver:
 
     def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
+        if (found := runner.micro_batches.found) != self.progress.micro_batch_size:
+            self.progress = replace(self.progress, micro_batch_size=found)
+            self.tracker.status(micro_batch_size=found)
         self.pending = PendingStep(self.progress, Batch(None, None, *batch[2:]), loss, runner.update(),
                                    runner.sample_losses)
         self.progress = self.progress.advanced(runner.batch_size)

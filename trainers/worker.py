@@ -126,7 +126,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes,
-                   steps_skipped=progress.steps_skipped)
+                   steps_skipped=progress.steps_skipped, micro_batch_size=progress.micro_batch_size)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)

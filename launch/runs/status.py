@@ -69,6 +69,8 @@ def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
     yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
     if beat.steps_skipped:
         yield "skipped", f"{beat.steps_skipped:,} of {beat.step:,} steps: their loss or gradient was NaN or Inf"
+    if beat.micro_batch_size:
+        yield "micro-batch", f"at most {beat.micro_batch_size:,} samples at a time, which fit into memory"
     if beat.loss is not None:
         yield "train loss", f"{beat.loss:.4f}"
     if beat.validation:

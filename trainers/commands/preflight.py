@@ -36,7 +36,6 @@ from drumbeat.configs.reference import reference_faults
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples, one_thread
-from drumbeat.data.order import micro_batches, shard
 from drumbeat.trainers.build import (
     Sets,
     build_batch_sampler,
@@ -51,6 +50,7 @@ from drumbeat.trainers.build import (
 from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
+from drumbeat.trainers.commands.norm_checks import check_norms, norm_notes
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.optimizer_checks import check_average, check_optimizer, check_rates, rates_of
 from drumbeat.trainers.commands.rehearsal import rehearse
@@ -117,7 +117,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
-    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken])]
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken]),
+             *([] if model is None else norm_notes(config, model))]
     notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
               for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:
@@ -195,17 +196,7 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="a phase cannot end by its metric without a validation set",
                                    where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
                                    remedy=f"Set data.validation, or {ends}: null."))
-    size = phase.batch_size or config.batch_size
-    shares = [len(shard(size, rank, world_size)) for rank in range(world_size)]
-    smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
-    frozen_inside = {inner for module in frozen.modules for inner in module.modules()}
-    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in frozen_inside
-                             for module in model.modules()):
-        raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
-                                   where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
-                                   given=f"a batch of {size} on {world_size} ranks, in parts of at most "
-                                         f"{config.micro_batch_size or max(shares)}",
-                                   remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
+    check_norms(config, name, model, {inner for module in frozen.modules for inner in module.modules()}, world_size)
     optimizer = build_optimizer(phase, name, model, trained)
     check_optimizer(optimizer, name)
     check_average(phase, name, model, optimizer)

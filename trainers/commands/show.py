@@ -49,6 +49,7 @@ from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.freezing import frozen_parts, trainable
+from drumbeat.trainers.micro_batches import largest
 from drumbeat.trainers.model_and_task import modules_of, with_task
 from drumbeat.trainers.position import build_schedules, with_phase_values
 from drumbeat.trainers.starting_weights import check_fitting
@@ -204,7 +205,7 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "total")]
     for name, phase in _phases(config):
         mine = shard(phase.batch_size or config.batch_size, 0, ranks)
-        batch = max(map(len, micro_batches(len(mine), config.micro_batch_size or len(mine))))
+        batch = max(map(len, micro_batches(len(mine), largest(config.micro_batch_size, len(mine)))))
         try:
             with mode:
                 needed = memory(model, parameters, phase, name, inputs, forward.autocast(), batch)

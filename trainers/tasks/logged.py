@@ -47,6 +47,13 @@ def logging(into: Logged | None) -> Iterator[None]:
         _open = before
 
 
+def forget() -> None:
+    """Drops what was logged in this step so far, because the step is repeated."""
+    if _open is not None:
+        _open.values.clear()
+        _open.images.clear()
+
+
 def log(name: str, value: Tensor | float | Callable[[], Tensor | float]) -> None:
     """Draws a curve `train/NAME`: the mean of the values of a step, over all its micro-batches and ranks. A tensor
     [n, ...], such as one value for each sample, counts as n values (or more), so that its mean is the same at any
