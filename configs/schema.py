@@ -211,6 +211,9 @@ class Config:
     compile: dict[str, Any] = field(default_factory=dict)
     """Compile the model for training: the arguments of torch.compile, such as {mode: default} or {dynamic: true}. Empty
     does not compile."""
+    sync_batchnorm: bool = False
+    """Let BatchNorm use the statistics of all ranks' samples in training (torch's SyncBatchNorm). On GPUs alone; on one
+    rank it changes nothing."""
     find_unused_parameters: bool = False
     """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
     branches that are dropped. Each step then looks for them, which takes time."""

@@ -60,6 +60,7 @@ from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.starting_weights import initialize
+from drumbeat.trainers.sync_batchnorm import synchronized
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.versions import rank_versions, record_versions
@@ -117,6 +118,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     task = build_task(config, sets, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
     model = place_model(config, world.device, task)
+    if config.sync_batchnorm:
+        model = synchronized(model, world)
     if checkpoint is None:
         initialize(run, config.initialize, model, world)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)

@@ -201,7 +201,7 @@ error: 5 things are wrong
     budget, channels_last, checkpoints, compile, data, deterministic,
     evaluation, find_unused_parameters, initialize, launch, limit_batches,
     micro_batch_size, model, name, on_nonfinite, phases, precision, recompute,
-    reference, seed, task, tracking, watchdog.
+    reference, seed, sync_batchnorm, task, tracking, watchdog.
   command line: unknown key 'b' at the top level.
   command line: unknown key 'c' at the top level.
   command line: unknown key 'd' at the top level.

@@ -71,7 +71,8 @@ from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
 
-def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
+def preflight(config: Config, *, world_size: int = 1, device: str = "cpu", checkpoint: Checkpoint | None = None
+              ) -> dict[str, Any]:
     """Facts about the run: samples, steps of each phase, parameters. `checkpoint` is that which it resumes from. Raises
     one `PreflightError` with all faults."""
     faults: list[Fault] = []
@@ -107,7 +108,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     if model is not None and numbers:
         trained = with_task(model, task)
         attempt(lambda: recomputed(trained, config.recompute))
-        built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size)) for name in config.phases}
+        built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size, device))
+                 for name in config.phases}
     if sets is not None:
         faults += _check_sets(filled or config, sets)
         if task is not None and task.kind == "classification" and len(sets.classes) == 1:
@@ -173,7 +175,8 @@ def _model_on_meta(config: Config) -> nn.Module:
     return model
 
 
-def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -> tuple[Any, torch.optim.Optimizer]:
+def _check_phase(config: Config, name: str, model: nn.Module, world_size: int, device: str
+                 ) -> tuple[Any, torch.optim.Optimizer]:
     """Raises `PreflightError` if the phase cannot train the model. Returns its scheduler and its optimizer, for
     parameters without memory."""
     phase = config.phases[name]
@@ -196,7 +199,8 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="a phase cannot end by its metric without a validation set",
                                    where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
                                    remedy=f"Set data.validation, or {ends}: null."))
-    check_norms(config, name, model, {inner for module in frozen.modules for inner in module.modules()}, world_size)
+    check_norms(config, name, model, {inner for module in frozen.modules for inner in module.modules()}, world_size,
+                device)
     optimizer = build_optimizer(phase, name, model, trained)
     check_optimizer(optimizer, name)
     check_average(phase, name, model, optimizer)
@@ -267,7 +271,7 @@ def main() -> None:
         faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
         facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"],
-                          checkpoint=newest_checkpoint(Path(question["run"])))
+                          device=topology["device"], checkpoint=newest_checkpoint(Path(question["run"])))
         facts["versions"] = preflight_versions(config.precision, cuda=cuda, here=here,
                                                gpus=found.devices if found else ()).as_json()
     except PreflightError as error:
