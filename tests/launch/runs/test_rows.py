@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
+from drumbeat.configs.run.versions import AttemptVersions, Versions
+from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row, skipped_text
 from tests.launch.made import EIGHT
 
 
@@ -31,3 +32,11 @@ def test_no_name_of_a_metric_is_separated_from_its_value() -> None:
     assert [field.split() for line in lines for field in line.removeprefix("best").strip().rstrip(",").split(", ")] == [
         [name, f"{EIGHT[name]:.4f}"] for name in sorted(EIGHT, key=lambda name: name != "accuracy")]
     assert max(map(len, lines)) <= 80
+
+
+def test_steps_that_were_skipped_are_explained_in_fp16() -> None:
+    plain = "3 of 1,200 steps: their loss or gradient was NaN or Inf"
+    assert skipped_text(3, 1200, None) == plain
+    fp32, fp16 = (AttemptVersions(versions=Versions(precision=one)) for one in ("fp32", "fp16"))
+    assert skipped_text(3, 1200, fp32) == plain
+    assert skipped_text(3, 1200, fp16) == f"{plain}, as a gradient in fp16 is until its scale fits"
