@@ -104,6 +104,8 @@ def misspelt_targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def expected(kind: Any) -> str:
     """The values that a type takes, as text."""
     plain = bare(kind)
+    words = [str(word) for option in typing.get_args(kind) if typing.get_origin(option) is Literal and option != plain
+             for word in typing.get_args(option)]
     if typing.get_origin(plain) is Literal:
         text = "one of " + ", ".join(map(str, typing.get_args(plain)))
     elif typing.get_origin(plain) is list:
@@ -114,7 +116,8 @@ def expected(kind: Any) -> str:
         text = "a section: `_target_: package.module.Name` and its arguments" if item_of(plain) is Any else "a section"
     else:
         text = TYPES.get(plain, "a value")
-    return text + (" or null" if plain is not kind else "")
+    *others, last = [text, *words, *(["null"] if plain is not kind else [])]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def fields_of(kind: Any) -> dict[str, Any] | None:
@@ -131,6 +134,8 @@ def metadata_of(kind: Any, name: str) -> typing.Mapping[str, Any]:
 
 def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
     """The bound that a value violates, as text; '' if it violates none."""
+    if isinstance(value, str) and "plain_name" not in metadata:
+        return ""
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
     if "at_least" in metadata and value < metadata["at_least"]:

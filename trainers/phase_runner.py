@@ -21,19 +21,20 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from drumbeat.configs.errors import Fault, PreflightError
 from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import key, micro_batches
+from drumbeat.data.order import key
 from drumbeat.data.structure import rows
 from drumbeat.trainers.averaging import Averaging
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
-from drumbeat.trainers.checkpoints.extra_state import untouched
+from drumbeat.trainers.checkpoints.extra_state import restorer, untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.checkpoints.state import parameter_names, restore_training, tensors_after_a_step, training_state
 from drumbeat.trainers.exact_sum import ExactSum
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.gradient_digest import OwnGradients, digest_row
 from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
+from drumbeat.trainers.micro_batches import MicroBatches, is_out_of_memory, reduce_gradients
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.several_optimizers import parts_of_step, rate_curves
 from drumbeat.trainers.step_times import StepTimes
@@ -53,12 +54,12 @@ class PhaseRunner:
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  make_average: Callable[[nn.Module], Any] = lambda model: None,
                  average_due: Callable[[int], bool] = lambda step: True,
-                 micro_batch_size: int | None = None, virtual_ranks: int | None = None, mixes: bool = False,
+                 micro_batches: MicroBatches | None = None, virtual_ranks: int | None = None, mixes: bool = False,
                  checks_finite: bool = True, earlier: Earlier | None = None, scheduler_steps: int = 0,
                  make_replica: Callable[[nn.Module, World], nn.Module] = wrap) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
-        the largest number that this rank computes at once. With `virtual_ranks`, a step has the same bits at any world
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks; `micro_batches` divides
+        this rank's parts of it, and by default does not. With `virtual_ranks`, a step has the same bits at any world
         size up to this number. `make_optimizer` is called with the parameters that are
         trained, `make_scheduler` with the optimizer, and `make_average` with the model; for `average_due` see
         `Averaging`. `mixes` says whether targets are those of `data.mixing`, and
@@ -74,7 +75,7 @@ class PhaseRunner:
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
+        self.micro_batches = micro_batches or MicroBatches(None, world)
         self.scheduler_every = scheduler_every
         self.clip_norm = clip_norm
         self.scaler = GradScaler(world.device.type) if forward.fp16 else None
@@ -118,7 +119,7 @@ class PhaseRunner:
         """
         self.train_mode()
         with untouched(self.model):
-            self.backward(parts, step=0)
+            self.backward(parts, step=0, first=True)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -139,34 +140,55 @@ class PhaseRunner:
         if self.exact is not None:
             self.exact.load(checkpoint.state.quanta)
 
-    def backward(self, parts: Sequence[Batch], step: int) -> Tensor:
+    def backward(self, parts: Sequence[Batch], step: int, *, first: bool = False) -> Tensor:
         """Computes gradients of the mean loss over the global batch from this rank's parts of it, in micro-batches;
         only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
-        all samples, or the task's loss of the whole batch."""
+        all samples, or the task's loss of the whole batch. If the config leaves the size of micro-batches open, the
+        passes are repeated until they fit into the memory of all ranks. `first` is the step that is discarded."""
         targets = [to_device(part.targets, self.world.device) for part in parts]
         scale = self.loss.scale(targets)  # which may wait for the other ranks
         self.times.begin(sum(len(part.positions) for part in parts))
-        loss = self._passes(parts, targets, step, scale)
+        passes = partial(self._passes, parts, targets, step, scale)
+        loss = self._fitting(passes) if self.micro_batches.searches else passes()
         if self.exact is not None:
             self.times.own_gradients()
             while not self.exact.reduce():
-                self._passes(parts, targets, step, scale)
+                passes()
             self.buffers.share(self.world)
             loss = self.exact.loss()
+        elif self.micro_batches.reduces_late and first:  # DistributedDataParallel has to see the order of the gradients
+            self.discard()
+            passes()
+        elif self.micro_batches.reduces_late:
+            reduce_gradients(self.replica)
         self.times.reduced()
         return loss if self.loss.averaged == 1 else loss / self.loss.averaged
 
-    def _passes(self, parts: Sequence[Batch], targets: Sequence[Any], step: int, scale: Tensor | float) -> Tensor:
+    def _fitting(self, passes: Callable[..., Tensor]) -> Tensor:
+        """Repeats passes without communication until they fit into the memory of all ranks."""
+        restore = restorer(self.model)
+        share = -(-self.batch_size // self.division.count)
+        while (loss := self.micro_batches.fitting(partial(passes, reduces=False), share)) is None:
+            self.discard()
+            restore()
+        return loss
+
+    def _passes(self, parts: Sequence[Batch], targets: Sequence[Any], step: int, scale: Tensor | float,
+                *, reduces: bool = True) -> Tensor:
         """The forward and backward passes of a step. Those of part 0 are rank 0's last ones, so their buffers stay."""
         self.sample_losses = []
+        if self.exact is not None:
+            self.exact.begin()
         for number, part, own in reversed([*zip(self.division.own, parts, targets, strict=True)]):
             self.buffers.keep()
             self.world.seed(key(self.seed, "step", self.number, step, number))
             begin_part(number)
             size, inputs = len(part.positions), self.forward.inputs(part.inputs)
             try:
-                loss = self._backward(inputs, own, size, step, scale)
+                loss = self._backward(inputs, own, size, step, scale, reduces=reduces)
             except Exception as error:
+                if self.micro_batches.searches and is_out_of_memory(error):
+                    raise
                 self.model.eval()
                 blame(error, part, partial(self._alone, inputs, own, size),
                       tries=self.world.device.type == "cpu" and self.loss.whole_batch is None)
@@ -179,12 +201,13 @@ class PhaseRunner:
         """The losses of one sample, to find out whether it fails."""
         self.loss.each(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
 
-    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
+    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float, *, reduces: bool
+                  ) -> Tensor:
         totals: list[Tensor] = []
         each: list[Tensor] = []
-        parts = micro_batches(size, self.micro_batch_size or size)
+        parts = self.micro_batches.parts(size)
         for part in parts:
-            last = part is parts[-1]
+            last = reduces and part is parts[-1]
             with nullcontext() if last or not isinstance(self.replica, DistributedDataParallel) else (
                     self.replica.no_sync()):
                 with self.forward.autocast():

@@ -70,6 +70,9 @@ class Saver:
 
     def take(self, runner: PhaseRunner, parts: Sequence[Batch], loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
+        if (found := runner.micro_batches.found) != self.progress.micro_batch_size:
+            self.progress = replace(self.progress, micro_batch_size=found)
+            self.tracker.status(micro_batch_size=found)
         self.pending = PendingStep(self.progress, [Batch(None, None, *part[2:]) for part in parts], loss,
                                    runner.update(), runner.sample_losses)
         self.steps.add(loss, runner.digest_row, runner.own_gradients.take())

@@ -64,6 +64,7 @@ from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.replaying import lone_rank, replaying
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.starting_weights import initialize
+from drumbeat.trainers.sync_batchnorm import synchronized
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.versions import rank_versions, record_versions
@@ -139,6 +140,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     if part_of(run, checkpoint.progress.step if checkpoint else -1) != part:
         raise PartError(checkpoint)
     model = place_model(config, world.device, task)
+    if config.sync_batchnorm:
+        model = synchronized(model, world)
     if checkpoint is None:
         initialize(run, config.initialize, model, world)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
@@ -150,7 +153,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes,
-                   steps_skipped=progress.steps_skipped)
+                   steps_skipped=progress.steps_skipped, micro_batch_size=progress.micro_batch_size)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)

@@ -102,6 +102,8 @@ class Heartbeat(Record):
     """Optimizer steps of the whole run; 0 until the number is known."""
     steps_skipped: int = 0
     """How many of them were skipped because their loss or gradient was NaN or Inf."""
+    micro_batch_size: int | None = None
+    """Samples that a rank computes at once, as found with `micro_batch_size: auto`; None if all of its share fit."""
     phase: str = ""
     phase_step: int = 0
     phase_steps: int = 0

@@ -10,6 +10,7 @@ from typing import Any
 from drumbeat.configs.errors import hang
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.tracker_records import Forwarded
+from drumbeat.configs.run.versions import AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_fields import metric_fields
 from drumbeat.launch.backends.typed import command
@@ -25,6 +26,14 @@ def row(label: str, text: str, width: int) -> str:
 def metrics_text(values: Mapping[str, Any], monitor: str = "") -> str:
     """The metrics among the values, the monitored one first. A line break never separates a name from its value."""
     return ", ".join(field.replace(" ", NO_BREAK) for field in metric_fields(values, monitor))
+
+
+def skipped_text(skipped: int, steps: int, attempt: AttemptVersions | None) -> str:
+    """How many steps were skipped, and why: in fp16, in which the newest attempt may compute, the first ones often are.
+    """
+    fp16 = attempt is not None and attempt.versions.precision == "fp16"
+    text = f"{skipped:,} of {steps:,} steps: their loss or gradient was NaN or Inf"
+    return f"{text}, as a gradient in fp16 is until its scale fits" if fp16 else text
 
 
 def slow_parts(view: View) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from drumbeat.launch.backends.local import place
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.notices import report
 from drumbeat.launch.runs.remedy import resume_command
-from drumbeat.launch.runs.rows import behind, metrics_text, row, slow_parts
+from drumbeat.launch.runs.rows import behind, metrics_text, row, skipped_text, slow_parts
 
 WIDTH = 16
 """Of the labels."""
@@ -42,7 +42,7 @@ def status_text(view: View) -> str:
     if view.verdict and view.verdict != view.state:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
-        rows += _progress(beat, running=view.state == "running")
+        rows += _progress(view, beat, running=view.state == "running")
     rows += [*slow_parts(view), *behind(view)]
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
@@ -68,12 +68,14 @@ def status_text(view: View) -> str:
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])
 
 
-def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
+def _progress(view: View, beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
     """The progress of the run and, while it is `running`, its speed."""
     steps = f" of {beat.steps:,}" if beat.steps else ""
     yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
     if beat.steps_skipped:
-        yield "skipped", f"{beat.steps_skipped:,} of {beat.step:,} steps: their loss or gradient was NaN or Inf"
+        yield "skipped", skipped_text(beat.steps_skipped, beat.step, view.versions)
+    if beat.micro_batch_size:
+        yield "micro-batch", f"at most {beat.micro_batch_size:,} samples at a time, which fit into memory"
     if beat.loss is not None:
         yield "train loss", f"{beat.loss:.4f}"
     if beat.validation:

@@ -22,6 +22,7 @@ from tests.configs.small import BASE, Write, faults
     ("batch_size=", "batch_size must be a whole number", ""),
     ("batch_size=0", "batch_size must be at least 1", ""),
     ("data.workers=many", "data.workers must be a whole number or null", ""),
+    ("micro_batch_size=many", "micro_batch_size must be a whole number, auto or null", ""),
     ("data.shuffle=3.5", "data.shuffle must be true or false", ""),
     ("phases.head.epochs=-1", "phases.head.epochs must be above 0", ""),
     ("phases.head.epochs=.inf", "phases.head.epochs must be a finite number", ""),

@@ -201,7 +201,8 @@ error: 5 things are wrong
     budget, channels_last, checkpoints, compile, data, deterministic,
     evaluation, find_unused_parameters, initialize, launch, limit_batches,
     micro_batch_size, model, name, notify, on_nonfinite, phases, precision,
-    recompute, reference, seed, task, tracking, virtual_ranks, watchdog.
+    recompute, reference, seed, sync_batchnorm, task, tracking, virtual_ranks,
+    watchdog.
   command line: unknown key 'b' at the top level.
   command line: unknown key 'c' at the top level.
   command line: unknown key 'd' at the top level.

@@ -143,7 +143,8 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "ended early", "; ".join(end.text for end in result.ended) if result else ""
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
-    yield "steps skipped", f"{result.steps_skipped:,} (NaN or Inf)" if result and result.steps_skipped else ""
+    reason = "NaN or Inf, also by the scale of fp16" if config.precision == "fp16" else "NaN or Inf"
+    yield "steps skipped", f"{result.steps_skipped:,} ({reason})" if result and result.steps_skipped else ""
     yield "SHA-256 of the weights", result.weights_sha256 if result else ""
     yield "exactness", exactness(view.changes)
     yield "determinism", claim(view.run)

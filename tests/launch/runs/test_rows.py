@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.tracker_records import Forwarded
+from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.configs.run.view import View
-from drumbeat.launch.runs.rows import NO_BREAK, behind, metrics_text, row
+from drumbeat.launch.runs.rows import NO_BREAK, behind, metrics_text, row, skipped_text
 from drumbeat.launch.runs.status import status_text
 from drumbeat.launch.runs.why import why
 from tests.launch.made import EIGHT
@@ -51,3 +52,11 @@ def test_a_tracker_that_is_behind_is_one_line(run: RunDir) -> None:
         (line,) = " ".join(text.split()).split("tracker ")[1:]
         assert line.startswith("mlflow is behind, at step 1,200: ConnectionError: refused; ")
         assert f"track {run.path} sends the rest" in line
+
+
+def test_steps_that_were_skipped_are_explained_in_fp16() -> None:
+    plain = "3 of 1,200 steps: their loss or gradient was NaN or Inf"
+    assert skipped_text(3, 1200, None) == plain
+    fp32, fp16 = (AttemptVersions(versions=Versions(precision=one)) for one in ("fp32", "fp16"))
+    assert skipped_text(3, 1200, fp32) == plain
+    assert skipped_text(3, 1200, fp16) == f"{plain}, as a gradient in fp16 is until its scale fits"

@@ -58,6 +58,7 @@ channels_last: true
 deterministic: true
 recompute: []
 compile: {}
+sync_batchnorm: false
 find_unused_parameters: false
 on_nonfinite: stop
 phases:
