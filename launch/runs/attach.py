@@ -191,9 +191,9 @@ def wrapped(text: str) -> str:
 
 
 def samples_text(result: Result) -> str:
-    """The number of samples that a run has seen; the last batch of a phase may reach beyond its epochs."""
+    """The number of samples that a run has seen; the last batch of a phase may reach beyond its last epoch."""
     return f"{result.samples_seen:,} samples" + (
-        f" ({result.overshoot:,} past the end of a phase, in its last batch)" if result.overshoot else "")
+        f" ({result.overshoot:,} past the end of an epoch, in its last batch)" if result.overshoot else "")
 
 
 class Display:

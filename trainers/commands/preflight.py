@@ -72,6 +72,8 @@ from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
+FP16_ON_CPU = "fp16 is for GPUs without bf16; on the CPU, bf16 takes as little memory and needs no scale for the loss"
+
 
 def preflight(config: Config, *, world_size: int = 1, device: str = "cpu", checkpoint: Checkpoint | None = None
               ) -> dict[str, Any]:
@@ -124,7 +126,8 @@ def preflight(config: Config, *, world_size: int = 1, device: str = "cpu", check
             attempt(lambda: _check_order(config, sets.train))
     taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
     notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken]),
-             *([] if model is None else norm_notes(config, model))]
+             *([] if model is None else norm_notes(config, model)),
+             *[FP16_ON_CPU] * (config.precision == "fp16" and device == "cpu")]
     notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
               for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:
@@ -133,8 +136,9 @@ def preflight(config: Config, *, world_size: int = 1, device: str = "cpu", check
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
         for (name, phase), schedule in zip(phases, tables, strict=False):
             scheduler, optimizer = built[name]
-            notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
-                                                   phase.scheduler_every, f"phases.{name}.scheduler"))])
+            note = attempt(partial(rehearse_schedule, scheduler, optimizer, schedule, phase.scheduler_every,
+                                   f"phases.{name}.scheduler"))
+            notes += [note] if note and config.limit_batches is None else []  # a trial is shorter than its schedule
     if not faults and sets is not None and model is not None and task is not None:
         tried = smoke_test(filled or config, sets, model, task, notes)
         if isinstance(tried, Fault):
