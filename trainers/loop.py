@@ -77,7 +77,7 @@ class Training:
     evaluate_at_start: bool = False
     until: int | None = None
     """The step after which a replay saves and stops."""
-    compute: Callable[[PhaseRunner, Batch, int], Tensor] = PhaseRunner.backward
+    compute: Callable[[PhaseRunner, Batch, int], Tensor] = lambda runner, batch, step: runner.backward(batch, step)
     """Computes the gradients of a step; a replay looks at one of them."""
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
