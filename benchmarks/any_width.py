@@ -38,7 +38,8 @@ def runner(world: World, virtual_ranks: int | None) -> PhaseRunner:
     from torchvision.models import resnet50
 
     return PhaseRunner(name="only", number=0, seed=0, model=resnet50(), frozen=[], task=Classification(), world=world,
-                       batch_size=BATCH, micro_batches=MicroBatches(BATCH // VIRTUAL, world), virtual_ranks=virtual_ranks,
+                       batch_size=BATCH, micro_batches=MicroBatches(BATCH // VIRTUAL, world),
+                       virtual_ranks=virtual_ranks,
                        make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9),
                        forward=Forward(device=world.device, transforms=nn.Identity(), channels_last=False, bf16=False),
                        make_replica=lambda model, world: wrap(model, world, averages=virtual_ranks is None))
