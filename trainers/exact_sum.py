@@ -62,10 +62,6 @@ class ExactSum:
         """The gradients of the last part, whose memory the sums are returned in."""
         self.is_new = True
 
-    def begin(self) -> None:
-        """Begins with a step: what was added and not reduced does not count."""
-        self.is_new = True
-
     @torch.no_grad()
     def add(self, part: int, loss: Tensor) -> None:
         """Adds the gradients of a part, and takes them away from the parameters. `loss` is its part of the loss."""

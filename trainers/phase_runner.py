@@ -177,8 +177,6 @@ class PhaseRunner:
                 *, reduces: bool = True) -> Tensor:
         """The forward and backward passes of a step. Those of part 0 are rank 0's last ones, so their buffers stay."""
         self.sample_losses = []
-        if self.exact is not None:
-            self.exact.begin()
         for number, part, own in reversed([*zip(self.division.own, parts, targets, strict=True)]):
             self.buffers.keep()
             self.world.seed(key(self.seed, "step", self.number, step, number))

@@ -83,18 +83,17 @@ class Texts(nn.Module):
         self.calls = state
 
 
-def config(micro_batch_size: Any, virtual_ranks: int | None = None) -> Config:
+def config(micro_batch_size: Any) -> Config:
     return build_config([Layer(origin="test", values={
-        "name": "x", "batch_size": SIZE, "micro_batch_size": micro_batch_size,
-        "virtual_ranks": virtual_ranks, "model": {"_target_": "x"},
+        "name": "x", "batch_size": SIZE, "micro_batch_size": micro_batch_size, "model": {"_target_": "x"},
         "precision": "fp32", "phases": {"only": {"epochs": 1, "optimizer": {
             "_target_": "torch.optim.SGD", "lr": 0.1}}}})])
 
 
-def trained(world: World, sizes: list[int] | None, virtual_ranks: int | None) -> tuple[str, list[int | None], list[float]]:
+def trained(world: World, sizes: list[int] | None) -> tuple[str, list[int | None], list[float]]:
     """After five steps: a digest of the weights, the sizes of the micro-batches, and how many samples each step has
     logged. With `sizes`, those are configured; otherwise they are found."""
-    made = config("auto" if sizes is None else sizes[0], virtual_ranks)
+    made = config("auto" if sizes is None else sizes[0])
     model = as_tensors(Texts())
     model.tight = sizes is None and world.rank == world.size - 1
     one = build_phase_runner(made, 0, model, Regression(), world, build_forward(made, world.device))
@@ -112,17 +111,16 @@ def trained(world: World, sizes: list[int] | None, virtual_ranks: int | None) ->
             loss = one.backward([batch], step)
         assert one.settle(one.update())
         found.append(one.micro_batches.size)
-        rows += [float(logged.values["rows"][1]), float(loss)]
+        rows += [float(logged.parts[world.rank]["rows"][1]), float(loss)]
     return weights_sha256(one.model.state_dict()), found, rows
 
 
 def assert_same(world: World) -> None:
+    digest, found, rows = trained(world, None)
     share = SIZE // world.size
-    for virtual_ranks in (None, world.size):
-        digest, found, rows = trained(world, None, virtual_ranks)
-        assert [size or share for size in found] == FOUND[world.size]
-        assert (digest, rows) == trained(world, FOUND[world.size], virtual_ranks)[::2]
-        assert rows[::2] == [share] * len(LENGTHS)
+    assert [size or share for size in found] == FOUND[world.size]
+    assert (digest, rows) == trained(world, FOUND[world.size])[::2]
+    assert rows[::2] == [share] * len(LENGTHS)
 
 
 def test_smaller_micro_batches_are_found_and_give_the_bits_of_configured_ones() -> None:
