@@ -56,10 +56,15 @@ def unequal(run: RunDir, other: RunDir) -> list[str]:
 
 
 def _state(run: RunDir) -> dict[str, Any]:
-    """The plain part of the newest checkpoint's training state, and its ledger without who took the steps."""
+    """The plain part of the newest checkpoint's training state; its ledger by phase, because when it was saved before,
+    which divides it, depends on the time."""
     found = CheckpointState.require(max(run.checkpoints.glob("step-*/state.json")))
-    spans = [(one.phase, one.first_step, one.steps, one.samples, one.digest) for one in found.progress.ledger]
-    return {"optimizer": found.optimizer, "scheduler": found.scheduler, "quanta": found.quanta, "ledger": spans}
+    ledger: dict[int, list[int]] = {}
+    for one in found.progress.ledger:
+        before = ledger.get(one.phase, [0, 0, 0])
+        values = one.steps, one.samples, int(one.digest, 16)
+        ledger[one.phase] = [(old + new) % 2**64 for old, new in zip(before, values, strict=True)]
+    return {"optimizer": found.optimizer, "scheduler": found.scheduler, "quanta": found.quanta, "ledger": ledger}
 
 
 def train_shipped(world: World, folder: str) -> None:
