@@ -20,8 +20,9 @@ def virtual_rank_faults(config: Config, task: Task | None, model: nn.Module | No
         faults.append(Fault(what="a loss of the whole batch needs the outputs of all virtual ranks at once",
                             where="task", given=given, remedy="Set virtual_ranks: null, or use a task with `losses`."))
     if config.micro_batch_size == "auto":
-        faults.append(Fault(what="how much fits into memory depends on the device, and the bits on how much is computed "
-                                 "at once", where="micro_batch_size", given=f"{given}, micro_batch_size: auto",
+        faults.append(Fault(what="how much fits into memory depends on the device, and the bits on how much is "
+                                 "computed at once", where="micro_batch_size",
+                            given=f"{given}, micro_batch_size: auto",
                             remedy="Configure a number: micro_batch_size=N"))
     names = [name for name, one in model.named_modules() if isinstance(one, nn.SyncBatchNorm)] if model else []
     if names or config.sync_batchnorm:
