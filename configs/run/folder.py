@@ -28,7 +28,7 @@ from pathlib import Path
 
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.rank_records import IdleGpus
-from drumbeat.configs.run.records import NodeDown, RankError, State, Status, StopRequest
+from drumbeat.configs.run.records import MORE_NODES, NodeDown, RankError, State, Status, StopRequest
 
 ATTEMPT = re.compile("[0-9]{3,}")
 """The name of an attempt's folder."""
@@ -247,6 +247,16 @@ class Attempt:
         are, the launchers of the other nodes look for this one only."""
         return self.path / "node_failed"
 
+    def node_ready(self, node: int) -> Path:
+        """Written by the launcher of a node that the attempt has left out, once the node can take part again. The
+        number is that of the node among all of the job's; it is its place in the attempt for all other files."""
+        return self.path / f"ready{node}"
+
+    @property
+    def more_nodes(self) -> Path:
+        """Made with the first of these files: the first node's launcher looks for this one only."""
+        return self.path / "more_nodes"
+
     def idle_gpus(self, node: int) -> Path:
         """Written by each node's launcher if GPUs of the node are idle for long."""
         return self.path / f"node{node}.gpus.json"
@@ -282,6 +292,13 @@ class Attempt:
             write_text(self.node_failed, "", durable=False)
 
     def request_stop(self, reason: str) -> None:
-        """Asks the ranks to save at their next common step and exit. If there is a request already, it stays."""
-        if not self.stop.exists():
+        """Asks the ranks to save at their next common step and exit. If there is a request already, it stays, unless it
+        is for more nodes."""
+        before = StopRequest.read(self.stop) if self.stop.exists() else None
+        if before is None or (before.reason == MORE_NODES != reason):
             StopRequest(reason=reason).write(self.stop)
+
+    def report_ready(self, node: int) -> None:
+        """Records that a node which was left out can take part again."""
+        write_text(self.node_ready(node), "", durable=False)
+        write_text(self.more_nodes, "", durable=False)

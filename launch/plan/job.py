@@ -74,6 +74,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
               remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
+    faults += _too_many_at_least(config.launch.min_nodes, topology)
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
@@ -85,6 +86,14 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
                    disk_wait_minutes=config.checkpoints.disk_wait_minutes,
                    idle_gpu_minutes=config.watchdog.idle_gpu_minutes)
+
+
+def _too_many_at_least(min_nodes: int | None, topology: Topology) -> list[Fault]:
+    most = topology.nodes
+    return [Fault(what=f"the run cannot have at least {min_nodes} nodes: it has {most} at most",
+                  where="launch.min_nodes", given=f"min_nodes: {min_nodes}",
+                  remedy=f"Use --nodes {min_nodes}-{min_nodes + 1}, for example; or null, to need all nodes."
+                  )] if min_nodes is not None and min_nodes > most else []
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:
@@ -158,7 +167,9 @@ def _topology(config: Config, machine: Machine) -> Topology:
     ranks = 1 if machine.one_rank else gpus or requested.procs
     cpus = CLUSTER_CPUS_PER_RANK[device] if machine.cpus is None else max(1, machine.cpus // ranks)
     nodes = 1 if machine.one_rank else requested.nodes or (machine.allocation.nodes if machine.allocation else 1)
-    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus)
+    least = requested.min_nodes
+    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus,
+                    min_nodes=least if least is not None and least < nodes else None)
 
 
 def _batch_sizes(config: Config) -> list[tuple[str, int]]:
