@@ -88,7 +88,7 @@ def _smaller_parts(view: View) -> str:
     with suppress(UserError):
         config = read(view.run.config)
         phase = config.phases.get(view.heartbeat.phase if view.heartbeat else "")
-        size = -(-((phase and phase.batch_size) or config.batch_size) // view.plan.topology.world_size)
+        size = -(-((phase and phase.batch_size) or config.batch_size) // view.world_size)
         half = min(size, config.micro_batch_size or size) // 2
         return f" micro_batch_size={half}" if half else ""
     return ""
