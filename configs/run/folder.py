@@ -243,13 +243,11 @@ class Attempt:
 
     @property
     def node_failed(self) -> Path:
-        """Made with the first report of a torchrun that has failed or was ended: however many nodes and files there
-        are, the launchers of the other nodes look for this one only."""
+        """Made with the first report of a torchrun that has failed or was ended: the other nodes look for it alone."""
         return self.path / "node_failed"
 
     def node_ready(self, node: int) -> Path:
-        """Written by the launcher of a node that the attempt has left out, once the node can take part again. The
-        number is that of the node among all of the job's; it is its place in the attempt for all other files."""
+        """Written by the launcher of a node that is left out, once it is well; the number is that among all nodes."""
         return self.path / f"ready{node}"
 
     @property
@@ -292,13 +290,11 @@ class Attempt:
             write_text(self.node_failed, "", durable=False)
 
     def request_stop(self, reason: str) -> None:
-        """Asks the ranks to save at their next common step and exit. If there is a request already, it stays, unless it
-        is for more nodes."""
-        before = StopRequest.read(self.stop) if self.stop.exists() else None
-        if before is None or (before.reason == MORE_NODES != reason):
+        """Asks the ranks to save at their next common step and exit. A request stays, unless it is for more nodes."""
+        if (before := StopRequest.read(self.stop)) is None or before.reason == MORE_NODES != reason:
             StopRequest(reason=reason).write(self.stop)
 
     def report_ready(self, node: int) -> None:
-        """Records that a node which was left out can take part again."""
+        """Records that a node which is left out is well."""
         write_text(self.node_ready(node), "", durable=False)
         write_text(self.more_nodes, "", durable=False)

@@ -281,8 +281,8 @@ def sbatch_parameters(plan: JobPlan, after: str = "", exclude: Sequence[str] = (
 
 
 def _nodes(topology: Topology) -> dict[str, Any]:
-    """submitit's parameters for the nodes. For a range of nodes there must be no number of tasks: SLURM would give no
-    more nodes than the tasks need on the smallest number."""
+    """submitit's parameters for the nodes. For a range of nodes the tasks must not be counted: SLURM would
+    give no more nodes than the tasks need on the smallest number."""
     return {"nodes": f"{topology.min_nodes}-{topology.nodes}"} if topology.min_nodes else {
         "nodes": topology.nodes, "ntasks_per_node": 1}
 

@@ -67,7 +67,7 @@ def test_resources_that_cannot_be_provided(tmp_path: Path, assignments: list[str
 @pytest.mark.parametrize(("least", "planned"), [("1", 1), ("2", 2), ("3", None), ("null", None)])
 def test_the_least_number_of_nodes(tmp_path: Path, least: str, planned: int | None) -> None:
     """If it is all of them, the run needs all."""
-    found = plan(tmp_path, "launch.procs=2", "launch.nodes=3", f"launch.min_nodes={least}", backend="slurm").topology
+    found = plan(tmp_path, "launch.gpus=2", "launch.nodes=3", f"launch.min_nodes={least}", backend="slurm").topology
     assert (found.nodes, found.min_nodes, found.least_nodes) == (3, planned, planned or 3)
 
 
