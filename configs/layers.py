@@ -81,8 +81,9 @@ def assignment_layer(text: str) -> Layer:
 
 
 def flag_layer(key: str, value: Any) -> Layer:
-    """The layer of a flag: `launch.gpus` is set by --gpus."""
-    return Layer(values=nest(key, value), origin="--" + key.rpartition(".")[2].replace("_", "-"))
+    """The layer of a flag: `launch.gpus` is set by --gpus, and `launch.min_nodes` by --nodes."""
+    name = key.rpartition(".")[2].removeprefix("min_")
+    return Layer(values=nest(key, value), origin="--" + name.replace("_", "-"))
 
 
 def overlay(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:

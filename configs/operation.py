@@ -84,6 +84,9 @@ class Launch:
 
     nodes: int | None = at_least(1, None)
     """The number of nodes. Null is 1, or all nodes of the allocation with --here."""
+    min_nodes: int | None = at_least(1, None)
+    """The least number of nodes with which the run trains when others are lost, or SLURM has no more of them. Null
+    needs all. --nodes 2-4 sets it to 2, and nodes to 4."""
     gpus: int | None = at_least(0, None)
     """Ranks per node, with one GPU each. Null uses all GPUs of this machine; 0 trains on the CPU."""
     procs: int = at_least(1, 1)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.rank_records import IdleGpus
-from drumbeat.configs.run.records import NodeDown, RankError, State, Status, StopRequest
+from drumbeat.configs.run.records import MORE_NODES, NodeDown, RankError, State, Status, StopRequest
 
 ATTEMPT = re.compile("[0-9]{3,}")
 """The name of an attempt's folder."""
@@ -269,8 +269,17 @@ class Attempt:
 
     @property
     def node_failed(self) -> Path:
-        """Made with the first report of a torchrun that has failed or was ended: the other launchers look for it."""
+        """Made with the first report of a torchrun that has failed or was ended: the other nodes look for it alone."""
         return self.path / "node_failed"
+
+    def node_ready(self, node: int) -> Path:
+        """Written by the launcher of a node that is left out, once it is well; the number is that among all nodes."""
+        return self.path / f"ready{node}"
+
+    @property
+    def more_nodes(self) -> Path:
+        """Made with the first of these files: the first node's launcher looks for this one only."""
+        return self.path / "more_nodes"
 
     def idle_gpus(self, node: int) -> Path:
         """Written by each node's launcher if GPUs of the node are idle for long."""
@@ -311,6 +320,11 @@ class Attempt:
             write_text(self.node_failed, "", durable=False)
 
     def request_stop(self, reason: str) -> None:
-        """Asks the ranks to save at their next common step and exit. If there is a request already, it stays."""
-        if not self.stop.exists():
+        """Asks the ranks to save at their next common step and exit. A request stays, unless it is for more nodes."""
+        if (before := StopRequest.read(self.stop)) is None or before.reason == MORE_NODES != reason:
             StopRequest(reason=reason).write(self.stop)
+
+    def report_ready(self, node: int) -> None:
+        """Records that a node which is left out is well."""
+        write_text(self.node_ready(node), "", durable=False)
+        write_text(self.more_nodes, "", durable=False)

@@ -31,6 +31,8 @@ ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
 JOB_ID = re.compile(r"[0-9]{1,20}(;[A-Za-z0-9_-]{1,64})?")
 """A process id, or the number of a SLURM job, perhaps with its cluster: it becomes a part of paths and commands."""
 
+MORE_NODES = "more nodes"
+"""The reason of a stop for nodes that had been left out. Any other one counts more."""
 Outcome = Literal["finished", "stopped", "failed", "superseded"]
 Next = Literal["leave", "restart", "requeue", "give up"]
 
@@ -178,15 +180,17 @@ class Operation(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptStart(Record):
-    """attempts/K/launch.json: the address at which the ranks of an attempt meet. Written by the first node's launcher.
-    """
+    """attempts/K/launch.json: who takes part in an attempt, and where. Written by the first node's launcher."""
 
     job: str
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
     host: str = ""
     """The first node's name."""
     nodes: tuple[str, ...] = ()
-    """The names of all nodes in their order; empty if unknown."""
+    """The names of the attempt's nodes in their order; empty if unknown."""
+    members: tuple[int, ...] = ()
+    """The numbers of these nodes among those of the job, which may be more; empty in older runs."""
+    ranks: int = 0
     address: str
     """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
@@ -241,6 +245,8 @@ class Verdict(Record):
     """The type, step and rank of an exception. Two failures with the same value are the same failure."""
     bad_nodes: dict[str, str] = field(default_factory=dict)
     """The nodes that failed for a reason of the machine, each with the reason: see `bad_nodes.py`."""
+    left_out: tuple[int, ...] = ()
+    """The numbers of the job's nodes that the next attempt leaves out."""
     cleared: str = ""
     """The node that the verdict before has blamed, wrongly as this attempt shows; '' if there is none."""
 

@@ -66,6 +66,7 @@ def handshake(attempt: Attempt, node: int, nodes: int, cancelled: Callable[[], b
     try:
         connected = listen(attempt, start.address, start.port, nodes, cancelled)
     except OSError as error:
+        replace(up, connection_error=os.strerror(error.errno or 0)).write(attempt.node_up(node))
         return f"port {start.port} of {start.host or start.address} cannot be used: {os.strerror(error.errno or 0)}"
     with open(attempt.node_log(0), "a") as log:
         log.write(table(attempt, nodes, connected))

@@ -16,8 +16,9 @@ from drumbeat.configs.run.processes import die_with_parent
 from drumbeat.configs.run.records import Status
 from drumbeat.launch.attempts.beside import beside
 from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.node.claims import RunFailedError
 from drumbeat.launch.node.handover import take_over
-from drumbeat.launch.node.launcher import Launcher, RunFailedError, wait_until
+from drumbeat.launch.node.launcher import Launcher, wait_until
 from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.slurm.job import SlurmJob
 

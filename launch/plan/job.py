@@ -76,6 +76,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
         for key, size in _batch_sizes(config) if size < topology.world_size
     ]
     faults += _virtual_rank_faults(config, topology)
+    faults += _too_many_at_least(config.launch.min_nodes, topology)
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
@@ -114,6 +115,14 @@ def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
         faults.append(Fault(what="torch.compile chooses kernels by their measured speed", where="compile.mode",
                             given=f"{given}, mode: {config.compile['mode']}", remedy="Use another mode: default"))
     return faults
+
+
+def _too_many_at_least(min_nodes: int | None, topology: Topology) -> list[Fault]:
+    most = topology.nodes
+    return [Fault(what=f"the run cannot have at least {min_nodes} nodes: it has {most} at most",
+                  where="launch.min_nodes", given=f"min_nodes: {min_nodes}",
+                  remedy=f"Use --nodes {min_nodes}-{min_nodes + 1}, for example; or null, to need all nodes."
+                  )] if min_nodes is not None and min_nodes > most else []
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:
@@ -187,7 +196,9 @@ def _topology(config: Config, machine: Machine) -> Topology:
     ranks = 1 if machine.one_rank else gpus or requested.procs
     cpus = CLUSTER_CPUS_PER_RANK[device] if machine.cpus is None else max(1, machine.cpus // ranks)
     nodes = 1 if machine.one_rank else requested.nodes or (machine.allocation.nodes if machine.allocation else 1)
+    least = requested.min_nodes
     return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus,
+                    min_nodes=least if least is not None and least < nodes else None,
                     threads_per_rank=1 if config.virtual_ranks and requested.cpus_per_rank is None else None)
 
 

@@ -27,7 +27,7 @@ def profile(run: RunDir, steps: int, ranks: str) -> None:
     if not 1 <= steps <= MOST_STEPS:
         raise LaunchError(Fault(what="a profile has at least one step, and not too many", where="--steps",
                                 given=str(steps), remedy=f"Choose 1 to {MOST_STEPS:,} steps."))
-    traced = parse_ranks(ranks, view.plan.topology.world_size)
+    traced = parse_ranks(ranks, view.world_size)
     attempt = running_attempt(view)
     if attempt.profile.exists():
         raise RunError(Fault(what="the run has been asked for a profile already", where=str(attempt.profile),

@@ -91,7 +91,7 @@ def _smaller_parts(view: View) -> str:
         phase = config.phases.get(view.heartbeat.phase if view.heartbeat else "")
         if config.micro_batch_size == "auto":
             return ""
-        parts = config.virtual_ranks or view.plan.topology.world_size
+        parts = config.virtual_ranks or view.world_size
         size = -(-((phase and phase.batch_size) or config.batch_size) // parts)
         half = min(size, config.micro_batch_size or size) // 2
         return f" micro_batch_size={half}" if half else ""

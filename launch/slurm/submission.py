@@ -59,6 +59,10 @@ class ConfirmingExecutor(SlurmExecutor):  # type: ignore[misc]
         self.script = submission_file_path
         return ["sbatch", "--parsable", str(submission_file_path)]
 
+    def _num_tasks(self) -> int:
+        """One on each node, of which there may be a range: "1-4"."""
+        return int(str(self.parameters["nodes"]).rpartition("-")[2])
+
     def _get_job_id_from_submission_command(self, string: bytes | str) -> str:  # type: ignore[override]
         """The number of the job that sbatch accepted. Raises `UnknownIdError`."""
         output = string if isinstance(string, str) else string.decode(errors="replace")

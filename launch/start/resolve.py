@@ -169,7 +169,9 @@ def _with_code(args: argparse.Namespace, spec: Start) -> Start:
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that set config values, by dotted key."""
-    values = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus, "launch.procs": args.procs}
+    nodes = args.nodes
+    values = {"name": args.name, "launch.nodes": nodes and nodes.most, "launch.min_nodes": nodes and nodes.least,
+              "launch.gpus": args.gpus, "launch.procs": args.procs}
     flags = {key: value for key, value in values.items() if value is not None}
     if args.procs is not None and args.gpus is None:
         flags["launch.gpus"] = 0

@@ -59,6 +59,8 @@ def test_ranks_and_cores(tmp_path: Path, assignments: list[str], backend: str, c
     (["launch.nodes=2", "launch.gpus=8"], "local", 0, [
         "batch_size 12 is smaller than the world size, 16", "batch_size 10 is smaller than the world size, 16",
         "this machine has no GPU", "more than one node needs a cluster"]),
+    (["launch.gpus=2", "launch.nodes=2", "launch.min_nodes=3"], "slurm", 0, [
+        "the run cannot have at least 3 nodes: it has 2 at most"]),
     ([], "slurm", 4, ["the number of GPUs on each node is not given"]),
 ])
 def test_resources_that_cannot_be_provided(tmp_path: Path, assignments: list[str], backend: str, gpus: int,
@@ -66,6 +68,13 @@ def test_resources_that_cannot_be_provided(tmp_path: Path, assignments: list[str
     with pytest.raises(LaunchError) as error:
         plan(tmp_path, *assignments, backend=backend, gpus=gpus)  # type: ignore[arg-type]
     assert [fault.what for fault in error.value.faults] == whats
+
+
+@pytest.mark.parametrize(("least", "planned"), [("1", 1), ("2", 2), ("3", None), ("null", None)])
+def test_the_least_number_of_nodes(tmp_path: Path, least: str, planned: int | None) -> None:
+    """If it is all of them, the run needs all."""
+    found = plan(tmp_path, "launch.gpus=2", "launch.nodes=3", f"launch.min_nodes={least}", backend="slurm").topology
+    assert (found.nodes, found.min_nodes, found.least_nodes) == (3, planned, planned or 3)
 
 
 def test_as_many_ranks_as_samples_is_enough(tmp_path: Path) -> None:
