@@ -34,7 +34,7 @@ MAY_IMPORT = {
 
 ROOMS = {
     "launch": [{"commands"}, {"start", "drill"}, {"runs", "node"}, {"backends"}, {"plan", "slurm", "attempts"}],
-    "trainers": [{"commands", "report"}, {"inference", "doctor"}, {""}, {"checkpoints", "tasks"}],
+    "trainers": [{"comparison"}, {"commands", "report"}, {"inference", "doctor"}, {""}, {"checkpoints", "tasks"}],
     "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],
 }
