@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drumbeat.configs.run.code_records import CodeSnapshot, newest_code
-from drumbeat.configs.run.files import DamagedError, read_text
+from drumbeat.configs.run.files import DamagedError, open_file, read_text
 from drumbeat.configs.run.folder import RunDir
 
 MAX_BYTES = 2**20
@@ -45,14 +46,20 @@ def code_difference(first: RunDir, second: RunDir) -> CodeDifference:
 
 
 def files_of(code: Path) -> dict[str, Path]:
-    """The copied files by their names in the copy, TREE/PATH. Links are left out."""
+    """The copied files by their names in the copy, TREE/PATH. Links, and what else is no regular file, are left out."""
     found = {}
     for folder, folders, names in os.walk(code):
         folders[:] = [name for name in folders if name != "__pycache__"]
         if Path(folder) != code:
             paths = (Path(folder, name) for name in names)
-            found.update({str(path.relative_to(code)): path for path in paths if not path.is_symlink()})
+            found.update({str(path.relative_to(code)): path for path in paths if stat.S_ISREG(path.lstat().st_mode)})
     return found
+
+
+def content(file: Path) -> bytes:
+    """The content of a file of a copy. Raises `DamagedError` if it is not a regular one."""
+    with open_file(file, None) as opened:
+        return opened.read()
 
 
 def _text(code: Path | None) -> str:
@@ -67,7 +74,7 @@ def _text(code: Path | None) -> str:
 
 def _same(one: Path | None, other: Path | None) -> bool:
     return one is not None and other is not None and one.stat().st_size == other.stat().st_size and (
-        one.read_bytes() == other.read_bytes())
+        content(one) == content(other))
 
 
 def _diff(name: str, one: Path | None, other: Path | None) -> Iterator[str]:

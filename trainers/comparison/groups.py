@@ -21,7 +21,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import hidden
 from drumbeat.configs.yaml_text import inline
-from drumbeat.trainers.comparison.code import files_of
+from drumbeat.trainers.comparison.code import content, files_of
 
 SEED = "seed"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -71,7 +71,7 @@ class Compared:
         for name, file in sorted(files_of(code).items()) if code else ():
             if file.suffix == ".py":
                 state.update(f"{name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
-                state.update(file.read_bytes())
+                state.update(content(file))
         return state.hexdigest()
 
 

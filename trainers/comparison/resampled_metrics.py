@@ -74,9 +74,8 @@ def _classification(arrays: Mapping[str, Any]) -> Computed:
     of_classes = _classes_of({"correct": np.where(targets == predictions, targets, classes), "actual": targets,
                               "predicted": predictions}, classes)
     top5 = arrays["in_top5"].astype(np.float32) if "in_top5" in arrays else None
-    # Two classes share one curve.
-    ranked = [] if probabilities is None or classes == 1 else [
-        _Ranking(probabilities[:, number], targets == number) for number in ([1] if classes == 2 else range(classes))]
+    ranked = [] if probabilities is None else [_Ranking(probabilities[:, number], targets == number)
+                                               for number in range(classes)]
 
     def compute(draws: Draws) -> Metrics:
         counted = of_classes(draws)
