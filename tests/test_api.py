@@ -181,7 +181,7 @@ def cells() -> list[str]:
 @pytest.mark.usefixtures("warm_start")
 def test_the_tutorial_runs_and_blocks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                               capsys: pytest.CaptureFixture[str]) -> None:
-    """Cell after cell in one event loop, as a notebook does; another task of the loop sees the run at work while a cell
+    """Cell after cell in one event loop, as a notebook does; another task of the loop sees the run running while a cell
     waits for its end."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

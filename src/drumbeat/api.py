@@ -129,12 +129,12 @@ class Run:
         have written. Raises a `UserError`."""
         import torch
 
-        from drumbeat.trainers.inference.load import good_checkpoint, load_model
-        from drumbeat.trainers.inference.preprocessing import build_preprocessing
+        from drumbeat.trainers.inference.load import good_checkpoint, load_model, task_without_sets
 
         self._check_trusted(trust)
         path, _ = good_checkpoint(self.folder, None if checkpoint is None else str(checkpoint))
-        return load_model(self.config, path, torch.device(device), build_preprocessing(self.config, path).task)
+        with torch.random.fork_rng(devices=[]):  # building it draws random weights
+            return load_model(self.config, path, torch.device(device), task_without_sets(self.config, path))
 
     def predictor(self, checkpoint: str | int | None = None, device: str = "cpu", *, trust: bool = False) -> Predictor:
         """The model with all that comes before and after it: `predictor([image])[0].prediction`. Arguments as of
