@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import re
 import shutil
 import stat
 import sys
@@ -28,6 +27,7 @@ from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import HOME, IS_CLONE, USER_PATH, environment
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
+from drumbeat.configs.run.code_records import newest_code as newest_code
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.launch.plan.secrets import is_secret
@@ -142,14 +142,6 @@ def protect(copy: Path) -> None:
         mode = path.lstat().st_mode
         if mode & stat.S_IWOTH and not stat.S_ISLNK(mode):
             path.chmod(stat.S_IMODE(mode) & ~stat.S_IWOTH)
-
-
-def newest_code(run: Path) -> Path | None:
-    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without
-    one."""
-    numbers = {int(found[1] or 1): path for path in run.glob("code*")
-               if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
-    return numbers[max(numbers)] if numbers else None
 
 
 def next_code(run: Path) -> Path:
