@@ -53,10 +53,10 @@ def measured(world: World, pairs: int, pixels: int) -> tuple[list[tuple[float, f
     runners = (runner(world, VIRTUAL), runner(world, None))
     shares = []
     for one in runners:
-        size = BATCH // one.division.count
+        size = BATCH // one.gradients.division.count
         shares.append([Batch(torch.rand(size, 3, pixels, pixels, generator=generator), torch.zeros(size).long(),
                              torch.arange(size), torch.arange(size), torch.zeros(size).bool())
-                       for _ in one.division.own])
+                       for _ in one.gradients.division.own])
         one.start(shares[-1], None)
     for pair in range(pairs + 1):
         for kind in (0, 1) if pair % 2 else (1, 0):

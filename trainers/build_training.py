@@ -9,9 +9,9 @@ from functools import partial
 
 from torch import nn
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.ends import SECONDS
-from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases

@@ -23,13 +23,14 @@ from drumbeat.configs.errors import UserError, hang
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.changes import exactness, kept, taken, without_best
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.code_records import with_originals
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.files import DamagedError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork, Part, part_of, with_kept
 from drumbeat.configs.run.manifest import newest_checkpoint
 from drumbeat.configs.run.output import outlive_the_log

@@ -166,19 +166,6 @@ class Result(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation(Record):
-    """nondeterministic/NAME.json: an operation without a deterministic implementation, and where the run first used it.
-    Written by the rank that used it."""
-
-    name: str
-    """torch's name for it: "cumsum_cuda_kernel", "Flash Attention"."""
-    attempt: int
-    rank: int
-    line: str
-    """The line of Python that ran it, FILE:LINE; for a backward pass, the line in torch that starts it."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttemptStart(Record):
     """attempts/K/launch.json: who takes part in an attempt, and where. Written by the first node's launcher."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.file_times import file_system_time, modified
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.records import AttemptStart, NodeDown, NodeUp, RankError
 from drumbeat.launch.attempts.logs import numbered
 from drumbeat.launch.attempts.meanings import explain, meaning_of

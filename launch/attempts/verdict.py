@@ -7,7 +7,8 @@ exception is raised at the same step again.
 
 from __future__ import annotations
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import newest_checkpoint
 from drumbeat.configs.run.records import MORE_NODES, Next, Saved, StopRequest, Verdict
 from drumbeat.configs.text_fields import clock

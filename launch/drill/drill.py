@@ -25,7 +25,8 @@ from rich.console import Console
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
 from drumbeat.configs.load import read
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import FirstStep, Result, Verdict
 from drumbeat.configs.run.view import View

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.disk import persist
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import AttemptStart, StopRequest, Verdict
 from drumbeat.launch.node.handshake import write_secret

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_text, newest_checkpoint
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, Job, Next, NodeUp, Status, Verdict

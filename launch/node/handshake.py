@@ -24,8 +24,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import DamagedError, read_text, write_text
-from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.configs.text_table import aligned

@@ -21,7 +21,8 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import MORE_NODES, Next, NodeDown, StopRequest, Verdict

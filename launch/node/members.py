@@ -12,7 +12,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Verdict
 from drumbeat.launch.node.checks import find

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import AttemptStart
 from drumbeat.launch.attempts.hang import FLIGHT_RECORDER

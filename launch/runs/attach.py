@@ -14,9 +14,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.determinism import claim
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Verdict
 from drumbeat.configs.run.view import View

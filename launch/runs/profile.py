@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.profile_records import MOST_STEPS, Profile, ProfileRequest
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command

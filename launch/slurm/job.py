@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.records import AttemptStart
 from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm
 

@@ -10,7 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from drumbeat.configs.load import load
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.tasks import Classification, Results

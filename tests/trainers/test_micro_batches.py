@@ -106,11 +106,11 @@ def trained(world: World, sizes: list[int] | None) -> tuple[str, list[int | None
         if step == 0:
             one.start([batch], None)
         if sizes is not None:
-            one.micro_batches.size = sizes[step]
+            one.gradients.micro_batches.size = sizes[step]
         with logging(logged := Logged()):
             loss = one.backward([batch], step)
         assert one.settle(one.update())
-        found.append(one.micro_batches.size)
+        found.append(one.gradients.micro_batches.size)
         rows += [float(logged.parts[world.rank]["rows"][1]), float(loss)]
     return weights_sha256(one.model.state_dict()), found, rows
 
@@ -152,7 +152,7 @@ def refused(world: World) -> None:
     else:
         assert (kind, message) == ("RuntimeError", "rank 1 is out of memory with one sample at a time")
         assert CONSEQUENCES.match(f"{kind}: {message}")
-    assert one.micro_batches.size == 1
+    assert one.gradients.micro_batches.size == 1
 
 
 def test_one_sample_that_does_not_fit_ends_the_run() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep, NodeDown, NodeUp, RankError, Saved, Verdict
 from drumbeat.launch.attempts.blame import lost
 from drumbeat.launch.attempts.cause import cause

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import MORE_NODES, AttemptStart, StopRequest, Verdict
 from drumbeat.configs.site import Site
