@@ -23,6 +23,7 @@ from drumbeat.configs.run import (
     changes,
     checkpoint_records,
     code_records,
+    determinism,
     fork,
     profile_records,
     rank_records,

@@ -4,7 +4,6 @@ It is the only process that reacts to signals, and only the first node's launche
 the ranks to stop by a file in the run folder, waits for their checkpoint, and kills what is left. Then it does what the
 first node's launcher decides: leave, start the next attempt in place, or requeue the job. The launchers of a job
 communicate only through the attempt's folder. No torch here.
-
 It is a state machine: `node/states.py` defines its states, their outcomes, and the table of transitions.
 If a launcher itself is killed, the job's script restarts those of all nodes (`launch/backends`).
 """

@@ -24,6 +24,7 @@ from drumbeat.configs.run.checkpoint_records import (
     Span,
 )
 from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
+from drumbeat.configs.run.determinism import Operation
 from drumbeat.configs.run.files import DamagedError, write_json
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.rank_records import Imports
@@ -37,7 +38,6 @@ from drumbeat.configs.run.records import (
     Next,
     NodeDown,
     NodeUp,
-    Operation,
     Outcome,
     RankError,
     Result,
