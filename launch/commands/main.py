@@ -44,6 +44,7 @@ from drumbeat.launch.commands import (
     show,
     status,
     stop,
+    sweep,
     tensorboard,
     verify,
     why,
@@ -51,7 +52,7 @@ from drumbeat.launch.commands import (
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, ls, status, why, logs, stop, cancel, profile, nodes, verify, checkpoints, evaluate, predict,
+        run, resume, rerun, sweep, ls, status, why, logs, stop, cancel, profile, nodes, verify, checkpoints, evaluate, predict,
         export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
 }
 

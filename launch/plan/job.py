@@ -68,12 +68,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     """The job that trains `config` on the resources of its backend (`Backend.resources`). Raises `LaunchError` if the
     resources or the batch size do not suffice."""
     topology = _topology(config, machine)
-    faults = [
-        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
-              given=f"{key}: {size}",
-              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
-        for key, size in _batch_sizes(config) if size < topology.world_size
-    ]
+    faults = batch_faults(config, topology)
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
@@ -85,6 +80,16 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
                    disk_wait_minutes=config.checkpoints.disk_wait_minutes,
                    idle_gpu_minutes=config.watchdog.idle_gpu_minutes)
+
+
+def batch_faults(config: Config, topology: Topology) -> list[Fault]:
+    """The faults of batches with fewer samples than there are ranks."""
+    return [
+        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
+              given=f"{key}: {size}",
+              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
+        for key, size in _batch_sizes(config) if size < topology.world_size
+    ]
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:

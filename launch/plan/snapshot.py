@@ -145,16 +145,20 @@ def protect(copy: Path) -> None:
 
 
 def newest_code(run: Path) -> Path | None:
-    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without
-    one."""
-    numbers = {int(found[1] or 1): path for path in run.glob("code*")
+    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; otherwise that of
+    the sweep whose trial it is; None without one."""
+    return next(filter(None, map(_newest, (run, run.parent))), None)
+
+
+def _newest(folder: Path) -> Path | None:
+    numbers = {int(found[1] or 1): path for path in folder.glob("code*")
                if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
     return numbers[max(numbers)] if numbers else None
 
 
 def next_code(run: Path) -> Path:
     """The folder of the next snapshot of a run."""
-    before = newest_code(run)
+    before = _newest(run)
     return run / (f"code-{int(before.name.partition('-')[2] or 1) + 1}" if before else "code")
 
 

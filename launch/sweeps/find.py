@@ -1,0 +1,31 @@
+"""Finding a sweep by its name, and commands for it in messages."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from drumbeat.configs.layers import short
+from drumbeat.configs.run.sweep import SweepDir
+from drumbeat.launch.backends.typed import program
+
+
+def find_sweep(text: str, runs: Path) -> SweepDir | None:
+    """The sweep that a name or a folder refers to; None if it is none, so that it may be a run."""
+    for folder in (Path(text), runs / text) if text.strip() else ():
+        if os.path.lexists(folder / "sweep.json"):
+            return SweepDir(folder.absolute())
+    return None
+
+
+def all_sweeps(runs: Path) -> Iterator[SweepDir]:
+    """The sweeps in a folder of runs, by name."""
+    return (SweepDir(path.parent.absolute()) for path in sorted(runs.glob("*/sweep.json")))
+
+
+def sweep_command(verb: str, folder: SweepDir) -> str:
+    """A command for a sweep, to be typed in the current folder."""
+    beside = folder.path.parent == Path("runs").absolute()
+    return f"{program('drumbeat')} {verb} {shlex.quote(folder.name if beside else short(folder.path))}"
