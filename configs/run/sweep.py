@@ -70,8 +70,12 @@ class Sweep(Record):
     mode: str = "min"
     asha: bool = False
     """Whether trials are paused at rungs, so that only the best are trained to the end: `launch/sweeps/asha.py`."""
-    rungs: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    rungs: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """The metric of each trial, by its number, at the rungs that it has reached."""
+    pruned: tuple[int, ...] = ()
+    """The trials that were stopped at a rung, and have not been resumed."""
+    again: tuple[int, ...] = ()
+    """The trials that the queue has to resume although they have ended."""
     sampler: str = ""
     """The sampler of optuna that chooses the values; '' if they are drawn independently."""
     halted: bool = False

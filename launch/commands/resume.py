@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_run, add_start_options, add_trust
 
-HELP = "resume a run"
+HELP = "resume a run or a sweep"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ("Resume a run that was stopped, failed or was killed: from its newest intact checkpoint, "
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.start.resolve import check_flags, resolve_resume
     from drumbeat.launch.start.start import start
+    from drumbeat.launch.sweeps import control
+    from drumbeat.launch.sweeps.find import find_sweep
 
+    if sweep := find_sweep(args.run, Path(args.runs)):
+        control.check_unchanged(args)
+        print(control.resume(sweep))
+        return 0
     check_flags(args, resume=True)
     return start(resolve_resume(args, args.run), dry_run=args.dry_run, detach=args.detach)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from drumbeat.launch.commands.arguments import add_no_snapshot, add_runs, integer
 
@@ -12,23 +13,25 @@ USAGE = """%(prog)s CONFIG KEY=A,B ... [options]
        %(prog)s --extend SWEEP [KEY=C,D ...] [--sample N]"""
 
 EPILOG = """values:
-  KEY=1e-3,3e-4                 these values
-  KEY=0..4   KEY=0..10..5       from the first to the last, with a step
-  KEY=linspace(0,1,5)           equal distances; geomspace(1e-4,1e-1,4): equal ratios
-  KEY=loguniform(1e-5,1e-1)     drawn, for each of the N draws of --sample N;
-                                uniform(A,B), randint(A,B), choice(A,B,C) as well
-  KEY=1e-3                      the same in all trials
+  KEY=1e-3,3e-4              these values
+  KEY=0..4, KEY=0..10..5     from the first to the last, with a step
+  KEY=linspace(0,1,5)        5 values with equal distances
+  KEY=geomspace(1e-4,1,5)    5 values with equal ratios
+  KEY=loguniform(1e-5,1e-1)  drawn N times, with --sample N; or uniform(A,B),
+                             randint(A,B), choice(A,B,C)
+  KEY=1e-3                   the same in all trials
 
 examples:
   %(prog)s resnet50_xray_demo seed=0..4 --procs 1 --max-parallel 2
-  %(prog)s resnet50_xray 'phases.train.optimizer.lr=loguniform(1e-5,1e-2)' \\
-      --sample 40 --slurm --gpus 8 --max-parallel 4
+  %(prog)s resnet50_xray 'phases.head.optimizer.lr=loguniform(1e-5,1e-2)' \\
+    --sample 40 --slurm --gpus 8 --max-parallel 4
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = ("Train a config with every combination of the given values. Each trial is a run of its own\n"
-                          "in the sweep's folder; status, report, stop, resume and cancel take the sweep's name.")
+    parser.description = ("Train a config with every combination of the given values. Each trial is a run\n"
+                          "in the sweep's folder; status, report, stop, resume and cancel take the name of\n"
+                          "the sweep.")
     parser.usage, parser.epilog = USAGE, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file or the name of a shipped config, "
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--sample", type=integer, metavar="N", help="the number of draws from the distributions")
     size.add_argument("--draw-seed", type=integer, metavar="S", default=0, help="the seed of the draws (default: 0)")
     size.add_argument("--extend", metavar="SWEEP", help="add values or draws to a sweep")
+    size.add_argument("--asha", nargs="?", const="", metavar="METRIC", help="train only the best to their ends, by the "
+                      "monitored metric (successive halving)")
     each = parser.add_argument_group("processes of each trial")
     each.add_argument("--gpus", type=integer, metavar="N", help="ranks on each node, one GPU each (default: all; "
                       "required with --slurm)")
@@ -57,7 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from drumbeat.launch.sweeps.resolve import resolve_sweep
-    from drumbeat.launch.sweeps.start import start_sweep
+    from drumbeat.launch.sweeps.find import require_sweep
+    from drumbeat.launch.sweeps.resolve import resolve_extension, resolve_sweep
+    from drumbeat.launch.sweeps.start import extend_sweep, start_sweep
 
+    if args.extend is not None:
+        folder = require_sweep(args.extend, Path(args.runs))
+        return extend_sweep(resolve_extension(args, folder, folder.read()), dry_run=args.dry_run)
     return start_sweep(resolve_sweep(args), dry_run=args.dry_run)

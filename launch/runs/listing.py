@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,20 +104,25 @@ def _read(run: RunDir) -> View | DamagedError | OSError:
         return error
 
 
-def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
-    """Prints the runs, newest first: on a terminal a table that fits it, in a pipe plain text with nothing
-    shortened."""
-    if not runs:
+def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool,
+                sweeps: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    """Prints the runs, newest first, and the rows of `sweeps`, which are given by their ids: on a terminal a table that
+    fits it, in a pipe plain text with nothing shortened."""
+    sweeps = sweeps or {}
+    if not runs and not sweeps:
         print(f"no runs in {folder}", file=sys.stderr)
         return
-    shown = list(reversed(runs))[:None if every else MAX_ROWS]
-    rows = [tuple(map(visible, row)) for row in describe_each(shown, cells, damaged_cells)]
+    found = {run.id: run for run in runs}
+    names = sorted([*found, *sweeps], reverse=True)[:None if every else MAX_ROWS]
+    shown = [found[name] for name in names if name in found]
+    described = dict(zip([run.id for run in shown], describe_each(shown, cells, damaged_cells), strict=True))
+    rows = [tuple(map(visible, described.get(name) or sweeps[name])) for name in names]
     if sys.stdout.isatty():
         _print(rows, width=shutil.get_terminal_size().columns)
     else:
-        _print([(run.id, *row[1:]) for run, row in zip(shown, rows, strict=True)])
-    if len(shown) < len(runs):
-        print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
+        _print([(name if name in found else row[0], *row[1:]) for name, row in zip(names, rows, strict=True)])
+    if (more := len(runs) + len(sweeps) - len(names)) > 0:
+        print(f"... and {more} older: --all", file=sys.stderr)
 
 
 def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:

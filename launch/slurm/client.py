@@ -158,6 +158,21 @@ def job_states(*ids: str) -> dict[str, str]:
     return states
 
 
+def array_tasks(*arrays: str) -> set[int]:
+    """The numbers of the runs that job arrays have still to start, or that their tasks run. Raises
+    `SlurmUnreachableError`."""
+    found = set()
+    for cluster in sorted({split_id(job)[1] for job in arrays}):
+        numbers = [split_id(job)[0] for job in arrays if split_id(job)[1] == cluster]
+        code, output = run_slurm("squeue", "--noheader", "--array", "--jobs", ",".join(numbers), "--format", "%i|%k",
+                                 cluster=cluster)
+        if code != 0 and NO_JOB not in output:
+            raise SlurmUnreachableError(output)
+        found |= {int(offset[1]) + int(task[1]) for line in output.splitlines()
+                  if (task := re.match(r"\d+_(\d+)\|", line)) and (offset := re.search(r"@(\d+)", line))}
+    return found
+
+
 def job_fields(job: str, *, timeout: float | None = None) -> dict[str, str]:
     """A job's fields, as `scontrol show job` names them; empty without an answer. SLURM's controller still knows a job
     that has ended for MinJobAge, by default 300 s."""

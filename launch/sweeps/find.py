@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from drumbeat.configs.errors import Fault, RunError, nearest
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.sweep import SweepDir
 from drumbeat.launch.backends.typed import program
@@ -18,6 +19,14 @@ def find_sweep(text: str, runs: Path) -> SweepDir | None:
         if os.path.lexists(folder / "sweep.json"):
             return SweepDir(folder.absolute())
     return None
+
+
+def require_sweep(text: str, runs: Path) -> SweepDir:
+    """The sweep that a name or a folder refers to. Raises `RunError`."""
+    if found := find_sweep(text, runs):
+        return found
+    raise RunError(Fault(what=f"there is no sweep '{text}'", where=str(runs.absolute()),
+                         remedy=nearest(text, [one.name for one in all_sweeps(runs)])))
 
 
 def all_sweeps(runs: Path) -> Iterator[SweepDir]:

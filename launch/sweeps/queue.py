@@ -20,14 +20,16 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from drumbeat.configs.errors import LaunchError, UserError
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import running_evidence
+from drumbeat.launch.sweeps.asha import promoted, reported
 from drumbeat.launch.sweeps.trial import start_trial, view_of
 
 POLL_SECONDS = 0.3
@@ -69,56 +71,96 @@ class QueueProcess:
     folder: SweepDir
     tries: Counter[int] = field(default_factory=Counter)
     """How often each trial was started by this process."""
+    ended: set[int] = field(default_factory=set)
+    """Trials whose end has been seen: they are not looked at again."""
+    finished: set[int] = field(default_factory=set)
+    """Those of them that nothing can continue."""
+    seen: Sweep | None = None
+    """The sweep as it was at the last look."""
     unable: dict[int, str] = field(default_factory=dict)
     """Why trials cannot be started."""
     wait_until: float = 0.0
     """The monotonic time before which no trial is started, because other runs hold the GPUs."""
 
-    def run(self) -> None:
-        """Starts trials until all have ended, or the sweep is halted and none runs."""
-        while self.step():
-            time.sleep(POLL_SECONDS)
+    def run(self, lock: IO[str]) -> None:
+        """Starts trials until all have ended, or the sweep is halted and none runs. Unlocks the queue's file while no
+        command can change the sweep: one that adds trials finds either this queue or none."""
+        while True:
+            while self.step():
+                time.sleep(POLL_SECONDS)
+            with self.folder.changing() as now:
+                if now == self.seen:
+                    replace(now, again=()).write(self.folder.record)
+                    fcntl.flock(lock, fcntl.LOCK_UN)
+                    return
 
     def step(self) -> bool:
         """Starts as many trials as there are free slots. Returns whether the queue has to stay."""
-        sweep = self.folder.read()
+        self.seen = sweep = self.folder.read()
         running, waiting = self.look(sweep)
         if sweep.halted:
             return bool(running)
         for trial in waiting[:max(0, (sweep.slots or 1) - len(running))]:
-            if time.monotonic() < self.wait_until:
-                break
-            self.start(sweep, trial)
+            if time.monotonic() >= self.wait_until:
+                self.start(trial)
         return bool(running or waiting)
 
     def look(self, sweep: Sweep) -> tuple[list[int], list[Trial]]:
-        """The numbers of the trials that occupy a slot, and the trials that are to be started, in order: those whose
-        launcher was killed, and those without a run."""
-        running, waiting = [], []
+        """The numbers of the trials that occupy a slot, and the trials that are to be started, in order: those that a
+        command wants to be resumed, those whose launcher was killed, those that successive halving promotes, and those
+        without a run."""
+        running, killed, new = [], [], []
         for trial in sweep.trials:
-            if trial.number in self.ended:
+            if trial.number in self.ended - set(sweep.again):
                 continue
-            view = view_of(self.folder, sweep, trial.number)
+            try:
+                view = view_of(self.folder, sweep, trial.number)
+            except UserError as error:
+                self.unable[trial.number] = str(error)
+                continue
             if view is not None and running_evidence(view):
                 running.append(trial.number)
-            elif trial.number in self.unable:
-                continue
-            elif view is None or self.was_killed(view):
-                waiting.append(trial)
+                self.halve(view, trial.number)
+            elif view is None:
+                new.append(trial.number)
+            elif self.was_killed(view):
+                killed.append(trial.number)
             elif view.ended:
                 self.ended.add(trial.number)
-        return running, waiting
+                if view.state == "finished":
+                    self.finished.add(trial.number)
+        wanted = dict.fromkeys([*sweep.again, *killed, *promoted(sweep, running), *new])
+        return running, [sweep.trials[number] for number in wanted if number not in {*running, *self.unable, *self.finished}]
 
-    ended: set[int] = field(default_factory=set)
-    """Trials whose end has been seen: they are not looked at again."""
+    def halve(self, view: View, number: int) -> None:
+        """Successive halving: records the metric of a running trial at a rung, and stops it there if it is not among
+        the best."""
+        sweep, beat = self.folder.read(), view.heartbeat
+        if not sweep.asha or beat is None or view.attempt is None:
+            return
+        if reported(sweep, number, beat.step, beat.steps, beat.best) != sweep:
+            with self.folder.changing() as sweep:
+                sweep = reported(sweep, number, beat.step, beat.steps, beat.best)
+                sweep.write(self.folder.record)
+        if number in sweep.pruned:
+            view.attempt.request_stop("stopped")
 
     def was_killed(self, view: View) -> bool:
         """Whether a run has ended without a record of its end: its launcher was killed, or the machine failed."""
-        recorded = View.read(view.run)
-        return not recorded.ended and view.ended and self.tries[_number(view)] < RETRIES
+        return view.state == "failed" and not View.read(view.run).ended and self.tries[_number(view)] < RETRIES
 
-    def start(self, sweep: Sweep, trial: Trial) -> None:
-        """Starts a trial, or records why that is impossible."""
+    def start(self, trial: Trial) -> None:
+        """Starts a trial, or records why that is impossible; nothing if the sweep has been halted meanwhile."""
+        with self.folder.changing() as sweep:  # `stop` waits until the run can be stopped
+            if sweep.halted:
+                return
+            self.ended.discard(trial.number)
+            self._start(sweep, trial)
+            if trial.number in {*sweep.again, *sweep.pruned}:
+                replace(sweep, again=tuple(one for one in sweep.again if one != trial.number), pruned=tuple(
+                    one for one in sweep.pruned if one != trial.number)).write(self.folder.record)
+
+    def _start(self, sweep: Sweep, trial: Trial) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {trial.number}: {' '.join(trial.assignments)}", flush=True)
         self.tries[trial.number] += 1
         try:
@@ -143,18 +185,19 @@ def _number(view: View) -> int:
 
 
 @contextmanager
-def locked(folder: SweepDir) -> Iterator[bool]:
-    """Holds the lock of the sweep's queue, and records this process in it. False if another process holds it."""
+def locked(folder: SweepDir) -> Iterator[IO[str] | None]:
+    """Holds the lock of the sweep's queue, the file, and records this process in it. None if another process holds it.
+    """
     with open(folder.queue, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            yield False
+            yield None
             return
         file.truncate(0)
         file.write(json.dumps(Queue().as_json()) + "\n")
         file.flush()
-        yield True
+        yield file
 
 
 def main(path: str) -> int:
@@ -163,9 +206,9 @@ def main(path: str) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir(JobPlan.require(folder.plan).folder)
-    with locked(folder) as first:
-        if first:
-            QueueProcess(folder).run()
+    with locked(folder) as lock:
+        if lock:
+            QueueProcess(folder).run(lock)
     return 0
 
 

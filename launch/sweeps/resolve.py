@@ -14,11 +14,13 @@ from typing import Any
 from drumbeat.configs.errors import ConfigError, Fault
 from drumbeat.configs.load import Loaded, find, load
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.sweep import Sweep, SweepDir, Trial
 from drumbeat.configs.schema import Config
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.gpus import usable_together
 from drumbeat.launch.plan.job import Machine, batch_faults
+from drumbeat.launch.plan.snapshot import newest_code
 from drumbeat.launch.runs.find import is_run
 from drumbeat.launch.start.resolve import check_flags, resolve_run
 from drumbeat.launch.start.start import Start, locating_faults
@@ -46,6 +48,7 @@ class Planned:
 def resolve_sweep(args: argparse.Namespace) -> Planned:
     """`sweep`: the trials of a new sweep. Raises `UserError` for what is wrong with any of them."""
     check_flags(args)
+    check_options(args)
     file = find(next(word for word in args.words if "=" not in word))
     typed, written = parse_words([word for word in args.words if "=" in word])
     flags = {"name": args.name} if args.name else {}
@@ -59,16 +62,39 @@ def resolve_sweep(args: argparse.Namespace) -> Planned:
         raise ConfigError(*(Fault(what=f"{key} is the same in all trials of a sweep", where="command line",
                                   given=f"{key}={varied[key]}", remedy="Start one sweep for each value.")
                             for key in wrong))
+    check_metric(loaded.config, args.asha)
     trials = space.numbered(space.spread(varied, args.sample, args.draw_seed))
     folder = SweepDir(_new_folder(Path(args.runs), loaded.config.name, args.name))
     sweep = Sweep(id=RunDir.new(Path(args.runs), folder.name).id, typed=args.typed, config=str(file.absolute()),
                   changes=tuple(changes), space=varied, samples=args.sample, seed=args.draw_seed, trials=trials,
-                  monitor=loaded.config.evaluation.monitor, mode=loaded.config.evaluation.mode)
+                  monitor=loaded.config.evaluation.monitor, mode=loaded.config.evaluation.mode,
+                  asha=args.asha is not None)
     slots = None if args.slurm else slots_of(loaded.config, Machine.here(), args.max_parallel)
     args = argparse.Namespace(**vars(args) | {"name": folder.name, "words": [str(file), *changes]})
     spec = resolve_run(args, folder.run(sweep, 0), slots or 1)
     sweep = dataclasses.replace(sweep, backend=spec.plan.backend, slots=slots or args.max_parallel)
     return with_checks(Planned(folder=folder, sweep=sweep, spec=spec), trials, file)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raises `ConfigError` for what the options of a sweep cannot be."""
+    faults = []
+    if args.max_parallel is not None and args.max_parallel < 1:
+        faults.append(("at least one trial runs at a time", f"--max-parallel {args.max_parallel}", "Remove it."))
+    if args.asha is not None and args.slurm:
+        faults.append(("successive halving needs a queue on this machine", "--asha --slurm",
+                       "Remove one of them; in an salloc, the queue uses the node's GPUs."))
+    if faults:
+        raise ConfigError(*(Fault(what=what, where="command line", given=given, remedy=remedy)
+                            for what, given, remedy in faults))
+
+
+def check_metric(config: Config, metric: str | None) -> None:
+    """Raises `ConfigError` if successive halving is to compare trials by another metric than the config's."""
+    if metric and metric != config.evaluation.monitor:
+        raise ConfigError(Fault(
+            what=f"trials are compared by the monitored metric, {config.evaluation.monitor}", where="--asha",
+            given=metric, remedy=f"Add evaluation.monitor={metric} evaluation.mode=max (or min)"))
 
 
 def with_checks(planned: Planned, trials: Sequence[Trial], file: Path) -> Planned:
@@ -90,6 +116,34 @@ def with_checks(planned: Planned, trials: Sequence[Trial], file: Path) -> Planne
     shapes = space.structures(trials)
     return dataclasses.replace(planned, checks=[config_of(trial) for trial in shapes[:PREFLIGHTS]],
                                unchecked=max(0, len(shapes) - PREFLIGHTS))
+
+
+def resolve_extension(args: argparse.Namespace, folder: SweepDir, before: Sweep) -> Planned:
+    """`sweep --extend`: a sweep with more values or draws. Raises `UserError`."""
+    typed, written = parse_words(args.words)
+    single = dict(word.partition("=")[::2] for word in typed)
+    check_extension(args)
+    varied = space.united(before.space, single | written)
+    samples = before.samples if args.sample is None else max(args.sample, before.samples or 0)
+    trials = space.numbered(space.spread(varied, samples, before.seed), before.trials)
+    sweep = dataclasses.replace(before, space=varied, samples=samples, trials=trials, halted=False)
+    plan = JobPlan.require(folder.plan)
+    base = load(folder.config)
+    spec = Start(run_dir=folder.run(sweep, 0), loaded=base, plan=plan, preflight=not args.no_preflight,
+                 code=newest_code(folder.path))
+    shared = dataclasses.replace(sweep, changes=())  # which the config in the sweep's folder contains
+    planned = with_checks(Planned(folder=folder, sweep=shared, spec=spec), trials[len(before.trials):], folder.config)
+    return dataclasses.replace(planned, sweep=sweep)
+
+
+def check_extension(args: argparse.Namespace) -> None:
+    """Raises `ConfigError` for what all trials of a sweep have in common."""
+    given = [*(word for word in args.words if "=" not in word), *(
+        f"--{name.replace('_', '-')}" for name in ("gpus", "procs", "nodes", "slurm", "profile", "name", "draw_seed",
+                                                   "max_parallel", "asha") if getattr(args, name))]
+    if given:
+        raise ConfigError(Fault(what="a sweep is extended by KEY=VALUE and --sample only", where="command line",
+                                given=" ".join(given), remedy="Remove it."))
 
 
 PREFLIGHTS = 3

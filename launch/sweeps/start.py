@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from drumbeat.configs.errors import Fault, LaunchError, hang
+from drumbeat.configs.errors import Fault, LaunchError, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import plain
 from drumbeat.configs.output_file import disk_fault
@@ -56,6 +56,33 @@ def start_sweep(planned: Planned, *, dry_run: bool = False) -> int:
     return 0
 
 
+def extend_sweep(planned: Planned, *, dry_run: bool = False) -> int:
+    """Checks the trials that a sweep gets in addition, and starts them. Returns the exit code. Raises `UserError` and
+    leaves everything as it was."""
+    folder, spec = planned.folder, planned.spec
+    before = folder.read()
+    new = planned.sweep.trials[len(before.trials):]
+    if not new:
+        print(f"{folder.name} has these trials already")
+        return 0
+    print(plan_text(planned, new), flush=True)
+    if dry_run:
+        print("\n# Dry run: nothing was started or written.")
+        return 0
+    for loaded in planned.checks if spec.preflight else ():
+        checked(dataclasses.replace(spec, loaded=loaded), backend_of(spec.plan.backend).request(spec.plan))
+    with folder.changing() as now:
+        if now.trials != before.trials:
+            raise RunError(Fault(what="another command has extended the sweep meanwhile", where=str(folder.path),
+                                 remedy="Look at it, and try again."))
+        sweep = dataclasses.replace(now, space=planned.sweep.space, samples=planned.sweep.samples,
+                                    trials=planned.sweep.trials, halted=False)
+        sweep.write(folder.record)
+    submit(folder, sweep, [trial.number for trial in new])
+    print_commands(folder)
+    return 0
+
+
 def submit(folder: SweepDir, sweep: Sweep, numbers: Sequence[int]) -> None:
     """Has these trials started: by the queue on this machine, or as job arrays. Raises `LaunchError`."""
     if backend_of(sweep.backend).on_slurm:
@@ -76,7 +103,8 @@ def plan_text(planned: Planned, trials: Sequence[Trial]) -> str:
     """The plan of these trials: how many, the first and last ones, and where they run."""
     sweep, spec = planned.sweep, planned.spec
     count = len(trials)
-    rows = [("sweep", f"{planned.folder.name}: {count:,} trial{'s' * (count != 1)}"),
+    more = "more " * (count < len(sweep.trials))
+    rows = [("sweep", f"{planned.folder.name}: {count:,} {more}trial{'s' * (count != 1)}"),
             ("each", summary(spec.plan)),
             ("where", arrays_text(sweep, [trial.number for trial in trials]) if backend_of(sweep.backend).on_slurm
              else f"a queue on this machine, {sweep.slots} at a time"),
