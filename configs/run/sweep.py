@@ -17,7 +17,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,8 +157,16 @@ class SweepDir:
         return False
 
 
-def differing(trials: Mapping[int, Trial] | tuple[Trial, ...]) -> list[str]:
+def differing(trials: Sequence[Trial]) -> list[str]:
     """The keys of which not all trials have the same value."""
-    found = list(trials.values() if isinstance(trials, Mapping) else trials)
-    keys = dict.fromkeys(key for trial in found for key in trial.values)
-    return [key for key in keys if len({trial.values.get(key) for trial in found}) > 1]
+    keys = dict.fromkeys(key for trial in trials for key in trial.values)
+    return [key for key in keys if len({trial.values.get(key) for trial in trials}) > 1]
+
+
+def names_of(keys: Sequence[str]) -> dict[str, str]:
+    """The shortest end of each dotted key that is no other's."""
+    def end(key: str, parts: int) -> str:
+        return ".".join(key.split(".")[-parts:])
+
+    return {key: next((name for parts in range(1, key.count(".") + 1) if sum(
+        end(other, parts) == (name := end(key, parts)) for other in keys) == 1), key) for key in keys}

@@ -10,7 +10,7 @@ from typing import Any
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import ENDED, Heartbeat
-from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial, differing
+from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial, differing, names_of
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_table import aligned
 from drumbeat.launch.backends.backend import backend_of
@@ -94,15 +94,6 @@ def state_text(sweep: Sweep, states: Sequence[TrialState]) -> str:
     if sweep.halted:
         return "stopped"
     return WAITING if WAITING in found else "ended"
-
-
-def names_of(keys: Sequence[str]) -> dict[str, str]:
-    """The shortest end of each dotted key that is no other's."""
-    def end(key: str, parts: int) -> str:
-        return ".".join(key.split(".")[-parts:])
-
-    return {key: next((name for parts in range(1, key.count(".") + 1) if sum(
-        end(other, parts) == (name := end(key, parts)) for other in keys) == 1), key) for key in keys}
 
 
 def status_text(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> str:
