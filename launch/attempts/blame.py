@@ -19,6 +19,12 @@ def nodes_of(attempt: Attempt) -> tuple[str, ...]:
     return start.nodes if start else ()
 
 
+def has_all_launchers(attempt: Attempt) -> bool:
+    """Whether the launchers of all nodes have started in the attempt."""
+    nodes = nodes_of(attempt)
+    return bool(nodes) and all(attempt.node_up(number).exists() for number in range(len(nodes)))
+
+
 def checked(attempt: Attempt, found: Sequence[NodeDown]) -> dict[str, str]:
     """The nodes on which a check before the ranks found something, unless it did so on all of several nodes. A missing
     file may be missing on all nodes of the cluster: it is about the node only if another node has passed."""

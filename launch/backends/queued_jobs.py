@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
-from drumbeat.launch.attempts.blame import but_not_all
+from drumbeat.launch.attempts.blame import but_not_all, has_all_launchers
 from drumbeat.launch.backends.contract import Rows, UnrecordedEnd
 from drumbeat.launch.backends.job_log import last_change, last_line, node_without_launcher
 from drumbeat.launch.backends.typed import command
@@ -83,7 +83,7 @@ def explain(view: View) -> Rows:
         return [("job", f"{job.id}, which SLURM no longer knows"),
                 ("why", f"its job has ended, and its last heartbeat was {view.seconds_since_heartbeat():.0f} s "
                         "ago: it may still be recording how it ended, or it was killed, or its node failed"),
-                ("fix", f"Check again in two minutes; or resume the run: {command('resume', run)}")]
+                ("fix", f"Check again in ten seconds; or resume the run: {command('resume', run)}")]
     if not jobs:
         return []
     rows: Rows = []
@@ -117,8 +117,9 @@ def unrecorded_end(view: View) -> UnrecordedEnd:
     if not job:
         return UnrecordedEnd()
     end, line, waiting = job_end(job), last_line(view.run, job), view.state in ("pending", "preempted")
-    node = node_without_launcher(view.run, job)[0] if waiting and view.plan.topology.nodes > 1 else ""
-    early = " before its launcher started" if waiting else ""
+    incomplete = waiting or (view.attempt is not None and not has_all_launchers(view.attempt))
+    node = node_without_launcher(view.run, job)[0] if incomplete and view.plan.topology.nodes > 1 else ""
+    early = " before its launcher started" if waiting or node else ""
     where = f" on {node}" if node else ""
     reason = f"SLURM job {job} ended{early}{where}: {end.message if end else 'SLURM no longer knows why'}"
     bad = {node: f"its launcher did not start{f': {line}' if line else ''}"} if node else {}

@@ -20,13 +20,16 @@ from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Evidence
-from drumbeat.launch.backends.local import SILENCE_SECONDS, place
+from drumbeat.launch.backends.local import place
 from drumbeat.launch.runs.goodput import goodput, text
 from drumbeat.launch.runs.remedy import resume_command
 from drumbeat.launch.runs.rows import metrics_text, row, slow_parts
 
 WIDTH = 16
 """Of the labels."""
+FRESH_SECONDS = 10.0
+"""A run on SLURM whose last heartbeat is younger than this is running, and SLURM is not asked: ranks write one about
+once a second. SLURM answers for all runs at once, so the others cost one question."""
 
 
 def status_text(view: View) -> str:
@@ -132,8 +135,8 @@ def may_have_ended(view: View) -> bool:
     on_slurm = backend_of(view.backend).on_slurm
     if view.state == "pending" or (view.state == "preempted" and on_slurm):
         return not is_changing(view.run) and (not on_slurm or os.geteuid() in (0, view.run.path.stat().st_uid))
-    recent = view.seconds_since_heartbeat() < SILENCE_SECONDS and on_slurm  # no need to ask
-    return view.state in ("running", "paused") and not recent
+    fresh = on_slurm and view.seconds_since_heartbeat() < FRESH_SECONDS  # no need to ask
+    return view.state in ("running", "paused") and not fresh
 
 
 def evidence_of(views: Sequence[View]) -> dict[Path, Evidence]:

@@ -85,15 +85,16 @@ def test_the_run_finishes_elsewhere_with_the_same_weights(cluster: Cluster, tmp_
 
 @on("cgroup")
 def test_a_node_on_which_the_launcher_does_not_start(submitted: Submit, tmp_path: Path) -> None:
-    """The others are ended before they can record it; the first command that looks at the run does."""
+    """The others are ended before they can record it, whether or not one of them has claimed an attempt; the first
+    command that looks at the run some seconds later does."""
     container = tmp_path / "container"
     container.write_text('#!/bin/sh\n[ $SLURMD_NODENAME != n2 ] || exec /nowhere/python\nexec "$@"\n')
     container.chmod(0o755)
-    job = submitted(prefix=str(container))
+    job = submitted(prefix=str(container), restarts=100)  # each attempt that is claimed meanwhile is a failure
     job.cluster.wait(job.job_id, "FAILED")
-    view = with_final_state(View.read(job.run))
-    assert view.state == "failed"
-    assert view.verdict.startswith(f"SLURM job {job.job_id} ended before its launcher started on n2: its script ")
+    until(lambda: with_final_state(View.read(job.run)).state == "failed")
+    assert View.read(job.run).verdict.startswith(
+        f"SLURM job {job.job_id} ended before its launcher started on n2: its script ")
     (bad,) = remembered(job.folder)
     assert bad.node == "n2"
     assert re.fullmatch(r"its launcher did not start: .*/nowhere/python: not found", bad.reason)

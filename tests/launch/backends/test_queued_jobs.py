@@ -10,7 +10,7 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Topology
-from drumbeat.configs.run.records import State
+from drumbeat.configs.run.records import AttemptStart, NodeUp, State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Evidence
@@ -113,15 +113,21 @@ def test_only_nodes_that_slurm_has_lost_are_blamed(view: View, tmp_path: Path, m
     assert unrecorded_end(view).bad_nodes == bad
 
 
-@pytest.mark.parametrize(("nodes", "state", "bad"), [
-    (3, "pending", {"n2": "its launcher did not start: execve(): no such file"}), (1, "pending", {}),
-    (3, "running", {})])
+@pytest.mark.parametrize(("nodes", "state", "up", "bad"), [
+    (3, "pending", 0, {"n2": "its launcher did not start: execve(): no such file"}), (1, "pending", 0, {}),
+    (3, "running", 2, {"n2": "its launcher did not start: execve(): no such file"}), (3, "running", 3, {})])
 def test_a_launcher_that_never_starts_blames_its_node(view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                      nodes: int, state: State, bad: dict[str, str]) -> None:
-    """Unless it is the only one; and a launcher that has started reports itself."""
+                                                      nodes: int, state: State, up: int, bad: dict[str, str]) -> None:
+    """Unless it is the only one, and even if another one has claimed an attempt; a launcher that has started reports
+    itself."""
     slurm(tmp_path, monkeypatch, scontrol=SCONTROL.format(state="FAILED"))
     run = view.run
     write_plan(run, topology=Topology(nodes=nodes, ranks_per_node=1, device="cpu", cpus_per_rank=1))
+    if up:
+        attempt = run.claim_attempt()
+        AttemptStart(job="12.0.0", nodes=("n1", "n2", "n3"), address="n1", port=1).write(attempt.launch)
+        for node in (0, 2, 1)[:up]:
+            NodeUp(host=f"n{node + 1}").write(attempt.node_up(node))
     write_state(run, state)
     run.submitit.mkdir()
     (run.submitit / "12_0_log.err").write_text("srun: error: n2: task 1: Exited with exit code 2\n" * 9)

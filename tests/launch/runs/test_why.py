@@ -109,7 +109,7 @@ def test_a_suspended_job_is_neither_hung_nor_failed(listed: list[RunDir], tmp_pa
 
 def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(listed: list[RunDir], tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may still be writing down how it ended; `status` does not ask SLURM before it has been silent for a while."""
+    """It may still be writing down how it ended; `status` does not ask SLURM before ten seconds of silence."""
     monkeypatch.setenv("PATH", queue(tmp_path, "touch asked"))
     write_heartbeat(listed[2], step=600)
     view = with_final_state(View.read(listed[2]))
@@ -117,8 +117,8 @@ def test_why_agrees_with_status_about_a_run_whose_job_has_just_ended(listed: lis
     assert not (tmp_path / "asked").exists()
     told = " ".join(why(view).split())
     assert "state running job 4710, which SLURM no longer knows why its job has ended, and" in told
-    assert "fix Check again in two minutes; or resume the run: " in told
-    write_heartbeat(listed[2], step=600, ago=121)
+    assert "fix Check again in ten seconds; or resume the run: " in told
+    write_heartbeat(listed[2], step=600, ago=11)
     view = with_final_state(View.read(listed[2]))
     assert "state           failed\n" in status_text(view)
     assert "state       failed\nwhy         SLURM job 4710 ended: SLURM no longer knows why; " in why(view)
