@@ -32,7 +32,8 @@ MAY_IMPORT = {
 """The packages that each package may import."""
 
 ROOMS = {
-    "launch": [{"commands"}, {"sweeps"}, {"start", "drill"}, {"runs", "node"}, {"backends"}, {"plan", "slurm", "attempts"}],
+    "launch": [{"commands"}, {"sweeps"}, {"start", "drill"}, {"runs", "node"}, {"backends"},
+               {"plan", "slurm", "attempts"}],
     "trainers": [{"commands", "report"}, {"inference", "doctor"}, {""}, {"checkpoints", "tasks"}],
     "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],

@@ -29,7 +29,8 @@ State = Literal["pending", "running", "paused", "preempted", "stopped", "failed"
 ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
 
 JOB_ID = re.compile(r"[0-9]{1,20}(_[0-9]{1,10})?(;[A-Za-z0-9_-]{1,64})?")
-"""A process id, or the number of a SLURM job, perhaps with that of its task and its cluster: it becomes a part of paths and commands."""
+"""A process id, or the number of a SLURM job, perhaps with that of its task and its cluster: it becomes a part of paths
+and commands."""
 
 Outcome = Literal["finished", "stopped", "failed", "superseded"]
 Next = Literal["leave", "restart", "requeue", "give up"]

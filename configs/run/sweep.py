@@ -141,7 +141,7 @@ class SweepDir:
     @contextmanager
     def changing(self) -> Iterator[Sweep]:
         """The sweep, while nobody else changes its record."""
-        with open(self.path / ".sweep.lock", "a") as lock:  # noqa: SIM115
+        with open(self.path / ".sweep.lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self.read()
 

@@ -52,8 +52,8 @@ from drumbeat.launch.commands import (
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, sweep, ls, status, why, logs, stop, cancel, profile, nodes, verify, checkpoints, evaluate, predict,
-        export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
+        run, resume, rerun, sweep, ls, status, why, logs, stop, cancel, profile, nodes, verify, checkpoints, evaluate,
+        predict, export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(

@@ -23,8 +23,8 @@ EPILOG = """values:
 
 examples:
   %(prog)s resnet50_xray_demo seed=0..4 --procs 1 --max-parallel 2
-  %(prog)s resnet50_xray 'phases.head.optimizer.lr=loguniform(1e-5,1e-2)' \\
-    --sample 40 --slurm --gpus 8 --max-parallel 4
+  %(prog)s resnet50_xray 'batch_size=choice(128,256)' seed=0..4 \\
+    --sample 2 --slurm --gpus 8 --max-parallel 4
 """
 
 
@@ -40,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--sample", type=integer, metavar="N", help="the number of draws from the distributions")
     size.add_argument("--draw-seed", type=integer, metavar="S", default=0, help="the seed of the draws (default: 0)")
     size.add_argument("--extend", metavar="SWEEP", help="add values or draws to a sweep")
-    size.add_argument("--asha", nargs="?", const="", metavar="METRIC", help="train only the best to their ends, by the "
-                      "monitored metric (successive halving)")
+    size.add_argument("--asha", metavar="METRIC", help="train only the best to their ends, by the "
+                      "monitored metric METRIC (successive halving)")
+    size.add_argument("--sampler", metavar="NAME", help="a sampler of optuna that chooses the values of N trials: tpe, "
+                      "gp, cmaes, qmc, random, or the address of a class")
     each = parser.add_argument_group("processes of each trial")
     each.add_argument("--gpus", type=integer, metavar="N", help="ranks on each node, one GPU each (default: all; "
                       "required with --slurm)")

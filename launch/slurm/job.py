@@ -39,7 +39,8 @@ class SlurmJob:
     def current(cls, *, is_allocation: bool = False) -> SlurmJob:
         """The job of this process."""
         after = re.search(r"afternotok:(\d+(?:_\d+)?)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
-        return cls(os.environ["SLURM_JOB_ID"] if is_allocation else job_id(), int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        return cls(os.environ["SLURM_JOB_ID"] if is_allocation else job_id(),
+                   int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                    after[1] if after and not is_allocation else "", is_allocation,
                    int(os.environ.get("SLURM_NNODES", "0")))
 

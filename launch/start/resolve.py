@@ -31,8 +31,8 @@ from drumbeat.launch.start.start import Start, locating_faults
 
 
 def resolve_run(args: argparse.Namespace, trial: RunDir | None = None, slots: int = 1) -> Start:
-    """`run`: the start of a new run; or of the first trial of a sweep, of which this machine runs `slots` at a time, and
-    whose code is beside its trials."""
+    """`run`: the start of a new run; or of the first trial of a sweep, of which this machine runs `slots` at a time,
+    and whose code is beside its trials."""
     file = find(next(word for word in args.words if "=" not in word))
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     loaded = with_source_run(loaded, Path(args.runs))
@@ -129,8 +129,8 @@ def _previous_layout(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _with_code(args: argparse.Namespace, spec: Start, folder: Path | None = None) -> Start:
-    """The start with the code that it runs: a new copy in `folder`, by default the run's; the run's own copy; or that of
-    the run it repeats; with --debug the original files, so that breakpoints in them work."""
+    """The start with the code that it runs: a new copy in `folder`, by default the run's; the run's own copy; or that
+    of the run it repeats; with --debug the original files, so that breakpoints in them work."""
     spec = dataclasses.replace(spec, preflight=not args.no_preflight)
     backend = backend_of(spec.plan.backend)
     if not backend.module or args.no_snapshot:

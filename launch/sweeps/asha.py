@@ -22,7 +22,7 @@ RUNGS = 2
 
 def rung_step(rung: int, steps: int) -> int:
     """The step of a rung of a trial with so many steps."""
-    return math.ceil(steps / ETA ** (RUNGS - rung))
+    return -(-steps // int(ETA ** (RUNGS - rung)))
 
 
 def reported(sweep: Sweep, number: int, step: int, steps: int, best: float | None) -> Sweep:

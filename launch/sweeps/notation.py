@@ -65,7 +65,7 @@ def fraction(seed: int, key: str, number: int) -> float:
 def parse_words(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The KEY=VALUE words that are plain changes, and the others: what is written behind each key. Raises `ConfigError`
     with all mistakes."""
-    plain, space, faults = [], {}, []
+    plain, space, faults = list[str](), dict[str, str](), list[Fault]()
     for word in words:
         key, _, text = word.partition("=")
         try:

@@ -30,6 +30,7 @@ from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.backend import running_evidence
 from drumbeat.launch.sweeps.asha import promoted, reported
+from drumbeat.launch.sweeps.sampler import chosen
 from drumbeat.launch.sweeps.trial import start_trial, view_of
 
 POLL_SECONDS = 0.3
@@ -130,7 +131,8 @@ class QueueProcess:
                 if view.state == "finished":
                     self.finished.add(trial.number)
         wanted = dict.fromkeys([*sweep.again, *killed, *promoted(sweep, running), *new])
-        return running, [sweep.trials[number] for number in wanted if number not in {*running, *self.unable, *self.finished}]
+        excluded = {*running, *self.unable, *self.finished}
+        return running, [sweep.trials[number] for number in wanted if number not in excluded]
 
     def halve(self, view: View, number: int) -> None:
         """Successive halving: records the metric of a running trial at a rung, and stops it there if it is not among
@@ -155,10 +157,20 @@ class QueueProcess:
             if sweep.halted:
                 return
             self.ended.discard(trial.number)
+            if sweep.sampler and not trial.values:
+                trial = chosen(self.folder, sweep, trial.number, self.results(sweep))
+                trials = (*sweep.trials[:trial.number], trial, *sweep.trials[trial.number + 1:])
+                sweep = replace(sweep, trials=trials)
+                sweep.write(self.folder.record)
             self._start(sweep, trial)
             if trial.number in {*sweep.again, *sweep.pruned}:
                 replace(sweep, again=tuple(one for one in sweep.again if one != trial.number), pruned=tuple(
                     one for one in sweep.pruned if one != trial.number)).write(self.folder.record)
+
+    def results(self, sweep: Sweep) -> dict[int, float | None]:
+        """The metrics of the trials that have ended; None without one."""
+        views = {number: view_of(self.folder, sweep, number) for number in self.ended}
+        return {number: view.heartbeat.best if view.heartbeat else None for number, view in views.items() if view}
 
     def _start(self, sweep: Sweep, trial: Trial) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {trial.number}: {' '.join(trial.assignments)}", flush=True)

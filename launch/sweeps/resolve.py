@@ -26,6 +26,7 @@ from drumbeat.launch.start.resolve import check_flags, resolve_run
 from drumbeat.launch.start.start import Start, locating_faults
 from drumbeat.launch.sweeps import space
 from drumbeat.launch.sweeps.notation import parse_words, section, values_of
+from drumbeat.launch.sweeps.sampler import check_sampler, ends_of
 
 SHARED = ("name", "launch.*", "deterministic", "watchdog.*", "checkpoints.disk_wait_minutes")
 """Keys that all trials have in common, because they decide how processes are started."""
@@ -63,17 +64,21 @@ def resolve_sweep(args: argparse.Namespace) -> Planned:
                                   given=f"{key}={varied[key]}", remedy="Start one sweep for each value.")
                             for key in wrong))
     check_metric(loaded.config, args.asha)
-    trials = space.numbered(space.spread(varied, args.sample, args.draw_seed))
+    if args.sampler:
+        trials = tuple(Trial(number=number, values={}) for number in range(args.sample))
+    else:
+        trials = space.numbered(space.spread(varied, args.sample, args.draw_seed))
     folder = SweepDir(_new_folder(Path(args.runs), loaded.config.name, args.name))
     sweep = Sweep(id=RunDir.new(Path(args.runs), folder.name).id, typed=args.typed, config=str(file.absolute()),
                   changes=tuple(changes), space=varied, samples=args.sample, seed=args.draw_seed, trials=trials,
                   monitor=loaded.config.evaluation.monitor, mode=loaded.config.evaluation.mode,
-                  asha=args.asha is not None)
+                  asha=args.asha is not None, sampler=args.sampler or "")
     slots = None if args.slurm else slots_of(loaded.config, Machine.here(), args.max_parallel)
     args = argparse.Namespace(**vars(args) | {"name": folder.name, "words": [str(file), *changes]})
     spec = resolve_run(args, folder.run(sweep, 0), slots or 1)
     sweep = dataclasses.replace(sweep, backend=spec.plan.backend, slots=slots or args.max_parallel)
-    return with_checks(Planned(folder=folder, sweep=sweep, spec=spec), trials, file)
+    planned = Planned(folder=folder, sweep=sweep, spec=spec)
+    return with_checks(planned, ends_of(sweep) if sweep.sampler else trials, file)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -84,9 +89,17 @@ def check_options(args: argparse.Namespace) -> None:
     if args.asha is not None and args.slurm:
         faults.append(("successive halving needs a queue on this machine", "--asha --slurm",
                        "Remove one of them; in an salloc, the queue uses the node's GPUs."))
+    if args.sampler:
+        if args.sample is None or args.sample < 1:
+            faults.append(("the number of trials that the sampler chooses is not given", f"--sampler {args.sampler}",
+                           "Add it: --sample 40"))
+        faults += [(f"--sampler and {one} are mutually exclusive", "", f"Remove {one}.") for one, given in (
+            ("--asha", args.asha is not None), ("--slurm", args.slurm)) if given]
     if faults:
         raise ConfigError(*(Fault(what=what, where="command line", given=given, remedy=remedy)
                             for what, given, remedy in faults))
+    if args.sampler:
+        check_sampler(args.sampler)
 
 
 def check_metric(config: Config, metric: str | None) -> None:
@@ -124,15 +137,19 @@ def resolve_extension(args: argparse.Namespace, folder: SweepDir, before: Sweep)
     single = dict(word.partition("=")[::2] for word in typed)
     check_extension(args)
     varied = space.united(before.space, single | written)
+    if before.sampler:
+        check_sampler(before.sampler)
     samples = before.samples if args.sample is None else max(args.sample, before.samples or 0)
-    trials = space.numbered(space.spread(varied, samples, before.seed), before.trials)
+    trials = space.numbered(space.spread(varied, samples, before.seed), before.trials) if not before.sampler else (
+        *before.trials, *(Trial(number=number, values={}) for number in range(len(before.trials), samples or 0)))
     sweep = dataclasses.replace(before, space=varied, samples=samples, trials=trials, halted=False)
     plan = JobPlan.require(folder.plan)
     base = load(folder.config)
     spec = Start(run_dir=folder.run(sweep, 0), loaded=base, plan=plan, preflight=not args.no_preflight,
                  code=newest_code(folder.path))
     shared = dataclasses.replace(sweep, changes=())  # which the config in the sweep's folder contains
-    planned = with_checks(Planned(folder=folder, sweep=shared, spec=spec), trials[len(before.trials):], folder.config)
+    planned = with_checks(Planned(folder=folder, sweep=shared, spec=spec),
+                          ends_of(sweep) if sweep.sampler else trials[len(before.trials):], folder.config)
     return dataclasses.replace(planned, sweep=sweep)
 
 

@@ -117,8 +117,9 @@ def plan_text(planned: Planned, trials: Sequence[Trial]) -> str:
         rows.insert(1, ("draws", f"{sweep.samples:,}, seed {sweep.seed}"))
     head = "\n".join(hang(f"{label:<11}", text) for label, text in rows)
     shown = list(trials) if count <= 2 * SHOWN + 1 else [*trials[:SHOWN], None, *trials[-SHOWN:]]
-    lines = [f"trial {one.number:<5}{' '.join(one.assignments)}" if one else "..." for one in shown]
-    return head + "\n" + "\n".join(lines)
+    values = f"values that {sweep.sampler} chooses"
+    return "\n".join([head, *(f"trial {one.number:<5}{' '.join(one.assignments) or values}" if one else "..."
+                              for one in shown)])
 
 
 @contextmanager

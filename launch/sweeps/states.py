@@ -24,7 +24,8 @@ WAITING = "waiting"
 """The state of a trial that has no run yet."""
 PRUNED = "pruned"
 """The state of a trial that successive halving has stopped at a rung."""
-ORDER = ("running", "paused", "pending", "preempted", WAITING, "finished", "pruned", "stopped", "failed", "cancelled", "damaged")
+ORDER = ("running", "paused", "pending", "preempted", WAITING, "finished", PRUNED, "stopped", "failed", "cancelled",
+         "damaged")
 """States, as they are listed."""
 ROWS = 10
 """Trials in the table of `status`."""

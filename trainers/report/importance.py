@@ -1,4 +1,4 @@
-"""How much each key of a sweep matters for the metric, where optuna is installed: the extra `optuna`."""
+"""How much each key of a sweep matters for the metric, where optuna is installed: the extra `sweeps`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def importance(values: Mapping[str, Sequence[str]], metrics: Sequence[float], mo
         study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=metric))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the evaluator is experimental
-        found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+        found = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
     total = sum(found.values())
     return {key: value / total for key, value in found.items()} if total else {}
 

@@ -75,10 +75,9 @@ def _row(folder: SweepDir, sweep: Sweep, trial: Trial) -> Row:
         view = View.read(run)
     except (UserError, OSError):
         return Row(trial=trial, id=run.id, state="damaged")
-    beat, state = view.heartbeat or Heartbeat(), view.state or "unknown"
-    if state == "stopped" and trial.number in sweep.pruned:
-        state = "pruned"
-    return Row(trial=trial, id=run.id, state=state, step=beat.step, steps=beat.steps, best=beat.best,
+    beat, pruned = view.heartbeat or Heartbeat(), view.state == "stopped" and trial.number in sweep.pruned
+    return Row(trial=trial, id=run.id, state="pruned" if pruned else view.state or "unknown", step=beat.step,
+               steps=beat.steps, best=beat.best,
                test=view.result.test if view.result else {})
 
 

@@ -90,5 +90,5 @@ def test_plain_words_and_varied_ones() -> None:
 
 
 def test_the_section_of_a_config() -> None:
-    assert section({"seed": "0..4", "optimizer": {"lr": [1e-3, 1e-4], "betas": [[0.9, 0.99], [0.8, 0.99]]}, "n": 3}) == {
-        "seed": "0..4", "optimizer.lr": "0.001,0.0001", "optimizer.betas": "[0.9, 0.99],[0.8, 0.99]", "n": "3"}
+    assert section({"seed": "0..4", "optimizer": {"lr": [1e-3, 1e-4], "betas": [[0.9, 0.99], [0.8, 0.99]]}}) == {
+        "seed": "0..4", "optimizer.lr": "0.001,0.0001", "optimizer.betas": "[0.9, 0.99],[0.8, 0.99]"}
