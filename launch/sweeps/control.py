@@ -15,6 +15,7 @@ from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.runs import stop as runs
 from drumbeat.launch.slurm.client import SlurmUnreachableError, array_tasks, cancel_jobs
+from drumbeat.launch.sweeps.asha import promoted
 from drumbeat.launch.sweeps.find import sweep_command
 from drumbeat.launch.sweeps.queue import start_queue
 from drumbeat.launch.sweeps.start import submit
@@ -110,6 +111,6 @@ def keep_queue(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> 
 
 def _needs_queue(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> bool:
     """Whether trials are left to a queue of this machine, which is not running."""
-    left = any(one.state == WAITING for one in states) or bool(sweep.again) or (sweep.asha and any(
-        one.state not in ENDED for one in states))
-    return left and not sweep.halted and not backend_of(sweep.backend).on_slurm and not folder.queue_is_running()
+    halves = sweep.asha and (promoted(sweep) or any(one.state not in (*ENDED, PRUNED, WAITING) for one in states))
+    left = halves or sweep.again or any(one.state == WAITING for one in states)
+    return bool(left) and not sweep.halted and not backend_of(sweep.backend).on_slurm and not folder.queue_is_running()

@@ -130,7 +130,7 @@ class QueueProcess:
                 self.ended.add(trial.number)
                 if view.state == "finished":
                     self.finished.add(trial.number)
-        wanted = dict.fromkeys([*sweep.again, *killed, *promoted(sweep, running), *new])
+        wanted = dict.fromkeys([*sweep.again, *killed, *promoted(self.folder.read(), running), *new])
         excluded = {*running, *self.unable, *self.finished}
         return running, [sweep.trials[number] for number in wanted if number not in excluded]
 
