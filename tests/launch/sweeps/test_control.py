@@ -75,7 +75,7 @@ def test_slurm_does_not_answer(on_slurm: SweepDir, tmp_path: Path) -> None:
     programs(tmp_path, squeue="echo 'Unable to contact slurm controller' >&2; exit 1", scancel="exit 1")
     with pytest.raises(RunError, match="the sweep cannot be resumed: SLURM does not answer"):
         control.resume(on_slurm)
-    with pytest.raises(RunError, match="its jobs are still\\s+queued"):
+    with pytest.raises(RunError, match=r"its jobs are still\s+queued"):
         control.stop(on_slurm)
 
 

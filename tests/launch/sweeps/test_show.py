@@ -21,7 +21,7 @@ def test_a_sweep_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     folder = made_sweep(here / "runs", {"seed": "0..9"})
     write_trial(folder, 3, "finished", best=0.5, step=100)
     assert main(["ls"]) == 0
-    header, row = capsys.readouterr().out.splitlines()
+    _, row = capsys.readouterr().out.splitlines()
     assert row.split() == ["sweep", "s", "waiting", "1/10", "10%", "loss", "0.5000"]
     assert main(["ls", "--json"]) == 0
     assert [run["id"] for run in json.loads(capsys.readouterr().out)] == [folder.run(folder.read(), 3).id]
