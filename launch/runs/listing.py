@@ -112,16 +112,15 @@ def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool,
     if not runs and not sweeps:
         print(f"no runs in {folder}", file=sys.stderr)
         return
-    found = {run.id: run for run in runs}
-    names = sorted([*found, *sweeps], reverse=True)[:None if every else MAX_ROWS]
-    shown = [found[name] for name in names if name in found]
-    described = dict(zip([run.id for run in shown], describe_each(shown, cells, damaged_cells), strict=True))
-    rows = [tuple(map(visible, described.get(name) or sweeps[name])) for name in names]
+    found = [*((run.id, run) for run in reversed(runs)), *((name, None) for name in sweeps)]
+    shown = sorted(found, key=lambda one: one[0], reverse=True)[:None if every else MAX_ROWS]
+    described = iter(list(describe_each([run for _, run in shown if run], cells, damaged_cells)))
+    rows = [tuple(map(visible, next(described) if run else sweeps[name])) for name, run in shown]
     if sys.stdout.isatty():
         _print(rows, width=shutil.get_terminal_size().columns)
     else:
-        _print([(name if name in found else row[0], *row[1:]) for name, row in zip(names, rows, strict=True)])
-    if (more := len(runs) + len(sweeps) - len(names)) > 0:
+        _print([(name if run else row[0], *row[1:]) for (name, run), row in zip(shown, rows, strict=True)])
+    if (more := len(found) - len(shown)) > 0:
         print(f"... and {more} older: --all", file=sys.stderr)
 
 

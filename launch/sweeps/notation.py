@@ -62,11 +62,11 @@ def fraction(seed: int, key: str, number: int) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def parse_words(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def parse_words(typed: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The KEY=VALUE words that are plain changes, and the others: what is written behind each key. Raises `ConfigError`
     with all mistakes."""
     plain, space, faults = list[str](), dict[str, str](), list[Fault]()
-    for word in words:
+    for word in typed:
         key, _, text = word.partition("=")
         try:
             one = values_of(key, text)
