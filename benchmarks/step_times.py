@@ -52,7 +52,7 @@ def measured(name: str, world: World, pairs: int) -> tuple[float, float]:
     phase, shape, size = runner(name, world), SHAPES[name], BATCH // world.size
     one = Batch(torch.rand(size, *shape), torch.zeros(size, dtype=torch.int64), torch.arange(size), torch.arange(size),
                 torch.zeros(size, dtype=torch.bool))
-    phase.start(one, None)
+    phase.start([one], None)
     kinds = (phase.times, StepTimes(replace(world, size=1), []))  # one rank measures nothing
     found: list[list[float]] = []
     for pair in range(pairs + 1):
@@ -61,7 +61,7 @@ def measured(name: str, world: World, pairs: int) -> tuple[float, float]:
             phase.times = kinds[number]
             began = time.thread_time()
             for step in range(STEPS[len(shape)]):
-                phase.backward(one, step)
+                phase.backward([one], step)
                 phase.settle(phase.update())
             phase.times.read()
             turn[number] = (time.thread_time() - began) / STEPS[len(shape)]

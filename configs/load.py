@@ -29,11 +29,13 @@ from drumbeat.configs.layers import (
     short,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
-from drumbeat.configs.operation import Reference
+from drumbeat.configs.notifications import notify_faults
+from drumbeat.configs.operation import Notify, Reference
 from drumbeat.configs.sbatch_options import GPUS, MEMORY, owned_options
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.site import Site
+from drumbeat.configs.trackers import tracker_faults
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
@@ -85,12 +87,14 @@ def secret_note(key: str) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config's values. data.root, initialize and reference are left out if they are not set: a run's copy of the
-    code may not know these keys."""
+    """The config's values. data.root, tracking.to, initialize, reference and notify are left out if they are not set: a
+    run's copy of the code may not know these keys."""
     values = dataclasses.asdict(config)
     if values["data"]["root"] is None:
         del values["data"]["root"]
-    for name, default in (("initialize", Initialize()), ("reference", Reference())):
+    if not config.tracking.to:
+        del values["tracking"]["to"]
+    for name, default in (("initialize", Initialize()), ("reference", Reference()), ("notify", Notify())):
         if getattr(config, name) == default:
             del values[name]
     return values
@@ -132,6 +136,8 @@ def _checked(loaded: Loaded, origin: str) -> Loaded:
         raise ConfigError(Fault(what="the config has no phases, so there is nothing to train",
                                 where=loaded.where("phases") or origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
+    if faults := [*tracker_faults(config.tracking.to), *notify_faults(config.notify)]:
+        raise ConfigError(*map(loaded.located, faults))
     referred = any("${data.root}" in written for written in loaded.references.values())
     if referred and not config.data.root:
         raise ConfigError(Fault(what="the datasets refer to data.root, which is not set",
@@ -155,12 +161,14 @@ def _without_removed_phases(config: Config) -> Config:
     return dataclasses.replace(config, phases=phases, reference=dataclasses.replace(config.reference, curves=curves))
 
 
-def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Loaded:
-    """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top. Whether they may
-    change is not checked here (`configs/run/changes.py`). Raises `ConfigError`.
+def reload(file: Path, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None, *,
+           base: Config | None = None) -> Loaded:
+    """The config of a run that is resumed, from its folder, with `assignments` and `flags` on top; or with `base` in
+    place of the run's config. Whether they may change is not checked here (`configs/run/changes.py`). Raises
+    `ConfigError`.
     """
     typed = _typed(assignments, flags or {})
-    layers = [run_layer(file), *typed]
+    layers = [run_layer(file) if base is None else Layer(values=plain(base), origin=short(file)), *typed]
     config, places = build(Config, layers, record=True)
     return _checked(Loaded(
         config=_without_removed_phases(config), layers=typed, references=references(layers), notes=left_out(layers),

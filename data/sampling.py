@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -266,3 +267,13 @@ class LengthBuckets:
         by_length = np.argsort(self.lengths[self.stream.indices(positions)], kind="stable")
         deal = Permutation(end - begin, key(self.stream.seed, "window", self.stream.phase, begin))
         return positions[by_length].reshape(end - begin, -1)[deal(np.arange(end - begin))]
+
+
+class InTurn:
+    """The items of several samplers of one length, in turn: the first ones of all, then the second ones."""
+
+    def __init__(self, samplers: Sequence[Iterable[Any]]) -> None:
+        self.samplers = samplers
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(zip(*self.samplers, strict=True))

@@ -32,9 +32,9 @@ MAY_IMPORT = {
 """The packages that each package may import."""
 
 ROOMS = {
-    "launch": [{"commands"}, {"sweeps"}, {"start", "drill"}, {"runs", "node"}, {"backends"},
+    "launch": [{"commands"}, {"sweeps"}, {"start", "drill", "replay"}, {"runs", "node"}, {"backends"},
                {"plan", "slurm", "attempts"}],
-    "trainers": [{"commands", "report"}, {"inference", "doctor"}, {""}, {"checkpoints", "tasks"}],
+    "trainers": [{"commands", "report"}, {"inference", "doctor", "trackers"}, {""}, {"checkpoints", "tasks"}],
     "configs": [{"run"}, {""}],
     "data": [{"demo"}, {""}],
 }

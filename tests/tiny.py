@@ -257,3 +257,32 @@ class Drifts(Net):
             with torch.no_grad():
                 self.head[-1].bias += 2**-20
         return super().forward(pictures)
+
+
+class Flips(Net):
+    """A network in which one rank flips a bit of a gradient, once: when it computes the `at`-th gradient of this
+    process and a file `flip` exists, which it removes."""
+
+    def __init__(self, *, file: str, at: int, rank: int) -> None:
+        super().__init__()
+        self.file = Path(file)
+        self.at = at if os.environ.get("RANK") == str(rank) else 0
+        self.calls = 0
+        self.head[-1].weight.register_hook(self.flip)
+
+    def flip(self, gradient: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == self.at and self.file.exists():
+            self.file.unlink()
+            gradient = gradient.clone()
+            gradient.view(torch.int32)[1, 5] ^= 1 << 12
+        return gradient
+
+
+class Scaled(Net):
+    """A network in which the gradient of one layer is larger by its last bits, once the backbone is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head[3].weight.register_hook(lambda gradient: gradient * (
+            1 + 2**-20 * self.backbone[0].weight.requires_grad))

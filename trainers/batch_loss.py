@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from drumbeat.trainers.gather import gathered
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.logged import summed_and_logged
 from drumbeat.trainers.tasks.task import WholeBatchLoss
+from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.world import World
 
 TINY = 1e-30
@@ -24,10 +25,14 @@ TINY = 1e-30
 class BatchLoss:
     """The losses of a task on this rank, in the training phase `number`."""
 
-    def __init__(self, task: Task, world: World, *, batch_size: int, seed: int, number: int, mixes: bool) -> None:
+    def __init__(self, task: Task, world: World, division: Division, *, batch_size: int, seed: int, number: int,
+                 mixes: bool) -> None:
         """`batch_size` is the number of samples over all ranks, `mixes` whether targets are those of `data.mixing`."""
         self.task = task
         self.world = world
+        self.division = division
+        self.averaged = 1 if division.virtual else world.size
+        """Over how many gradients DistributedDataParallel averages."""
         self.batch_size = batch_size
         self.seed = seed
         self.number = number
@@ -35,28 +40,31 @@ class BatchLoss:
         self.whole_batch = task if isinstance(task, WholeBatchLoss) else None
         self.weights: Callable[[Any], Any] = getattr(task, "weights", lambda targets: None)
 
-    def scale(self, targets: Any) -> Tensor | float:
-        """The gradient of this rank's summed losses: the world size, because DistributedDataParallel averages over
-        ranks, over the number of samples in the global batch or, if the task has weights, over their sum on all
-        ranks. 1 for a loss of the whole batch."""
+    def scale(self, parts: Sequence[Any]) -> Tensor | float:
+        """The gradient of the summed losses of each part, whose targets these are: the number of gradients that are
+        averaged, over the number of samples in the global batch or, if the task has weights, over their sum in all
+        parts. 1 for a loss of the whole batch."""
         if self.whole_batch is not None:
             return 1.0
-        each = self.weights(targets["own"] if self.mixes else targets)
-        if each is None:
-            return self.world.size / self.batch_size
-        if self.mixes:
-            each = mixed(each, self.weights(targets["partner"]), targets["kept"])
-        total = self.world.all_reduce(each.sum(dtype=torch.float64))
+        sums = torch.zeros(self.division.count, dtype=torch.float64, device=self.world.device)
+        for part, targets in zip(self.division.own, parts, strict=True):
+            each = self.weights(targets["own"] if self.mixes else targets)
+            if each is None:
+                return self.averaged / self.batch_size
+            if self.mixes:
+                each = mixed(each, self.weights(targets["partner"]), targets["kept"])
+            sums[part] = each.sum(dtype=torch.float64)
+        total = self.world.all_reduce(sums).sum()
         if total.device.type == "cpu":
-            return self.world.size / max(float(total), TINY)
-        return (self.world.size / total.clamp(min=TINY)).float()  # a float would make the host wait for the device
+            return self.averaged / max(float(total), TINY)
+        return (self.averaged / total.clamp(min=TINY)).float()  # a float would make the host wait for the device
 
     def __call__(self, outputs: Any, targets: Any, scale: Tensor | float, step: int, *, alone: bool) -> Tensor:
         """[n]: the losses of a micro-batch's samples; or a scalar, the task's loss of the batch of all ranks. The
         latter is computed by each rank, from one seed, and needs all samples of this rank, so its micro-batch has to be
         `alone`. Raises `ValueError` if it is not."""
         if self.whole_batch is None:
-            return summed_and_logged(self.each(outputs, targets), scale / self.world.size)
+            return summed_and_logged(self.each(outputs, targets), scale / self.averaged)
         if not alone:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
         if self.world.size > 1:

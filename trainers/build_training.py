@@ -20,8 +20,10 @@ from drumbeat.trainers.evaluate import Few
 from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.metrics import build_metrics
+from drumbeat.trainers.micro_batches import MicroBatches
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
+from drumbeat.trainers.step_recorder import StepRecorder
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.stragglers import Stragglers
 from drumbeat.trainers.tasks import Task
@@ -35,15 +37,18 @@ from drumbeat.trainers.world import World
 
 def build_training(config: Config, sets: Sets, world: World, model: nn.Module, task: Task, *, attempt: Attempt,
                    checkpoints: Checkpoints, checkpoint: Checkpoint | None, progress: Progress,
-                   tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int) -> Training:
-    """The training, which resumes from `checkpoint` if there is one. Raises `PreflightError`."""
+                   tracker: Tracker | NullTracker, time_spent: TimeSpent, watchdog: Watchdog, workers: int,
+                   stop_at: int | None = None) -> Training:
+    """The training, which resumes from `checkpoint` if there is one, and stops after step `stop_at`. Raises
+    `PreflightError`."""
     forward = build_forward(config, world.device)
     if config.limit_batches is not None:
         most = config.limit_batches * config.evaluation.batch_size
         sets = replace(sets, validation=sets.validation and Few(sets.validation, most),
                        test=sets.test and Few(sets.test, most))
+    micro_batches = MicroBatches(config.micro_batch_size, world, progress.micro_batch_size)
     plan = partial(build_phases, config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
-                   parameters=trainable(model))
+                   parameters=trainable(model), micro_batches=micro_batches)
     phases = plan(progress=progress, saved=checkpoint.state.config) if checkpoint else plan()
     hours = config.budget.hours
 
@@ -51,11 +56,12 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
         return math.inf if hours is None else SECONDS * hours - time_spent.total()
 
     coordinator = StopCoordinator(world, attempt, save_seconds=60 * config.checkpoints.every_minutes,
-                                  seconds_left=seconds_left,
+                                  seconds_left=seconds_left, stop_at=stop_at,
                                   next_check=progress.step, last_check=(progress.step, time.monotonic()))
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
     saver = Saver(progress=progress, counts=SampleCounts(attempt.number), world=world, model=model,
                   time_spent=time_spent, checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
+                  steps=StepRecorder(world, attempt.steps, progress.step),
                   stops_at_nonfinite=config.on_nonfinite == "stop", check_skipped=too_many_skipped,
                   names=getattr(sets.train, "names", tuple))
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.world import World
@@ -45,8 +46,12 @@ class Buffers:
 
     def __init__(self, model: nn.Module, frozen: Iterable[nn.Module] = ()) -> None:
         still = {part for module in frozen for part in module.modules()}
-        self.places = [(module._buffers, name) for module in model.modules() if module not in still
+        moving = [module for module in model.modules() if module not in still]
+        self.places = [(module._buffers, name) for module in moving
                        for name, value in module._buffers.items() if value is not None]
+        self.read = [(buffers, name) for module in moving if not isinstance(module, _NormBase)
+                     for buffers, name in self.places if buffers is module._buffers]
+        """Those that a forward pass in training may depend on: BatchNorm's running statistics are for evaluation."""
         self.live: list[Tensor | None] = []
         """The buffers at the last `keep`, by place."""
         self.groups: list[tuple[list[Tensor], list[Tensor]]] = []
@@ -55,10 +60,12 @@ class Buffers:
         """Whether they are those of a forward pass whose step is not taken."""
 
     def keep(self) -> None:
-        """Copies the buffers; called before a forward pass."""
-        self.ahead = True
-        if self.places:
+        """Copies the buffers before the first forward pass of a step, and restores them before each other one."""
+        if self.ahead:
+            self.restore()
+        elif self.places:
             self._keep()
+        self.ahead = True
 
     @torch.no_grad()
     def _keep(self) -> None:
@@ -89,6 +96,15 @@ class Buffers:
                 buffers[name] = before
             elif now is not before and before is not None and now is not None and now.shape == before.shape:
                 buffers[name] = torch.where(cast(Tensor, condition), before, now)
+
+    @torch.no_grad()
+    def share(self, world: World) -> None:
+        """Gives all ranks rank 0's values of those that the next forward pass may depend on."""
+        values = [as_integers(buffer).view(torch.uint8) for buffers, name in self.read
+                  if (buffer := buffers[name]) is not None]
+        if world.size > 1 and values:
+            every = world.broadcast(torch.cat([value.to(world.device) for value in values]))
+            torch._foreach_copy_(values, [*every.split([len(value) for value in values])])
 
     @contextmanager
     def as_trained(self) -> Iterator[None]:
@@ -187,19 +203,18 @@ def as_integers(tensor: Tensor) -> Tensor:
     return tensor.detach().as_strided((span if tensor.numel() else 0,), (1,)).view(INTEGERS[tensor.element_size()])
 
 
-def not_finite(step: int, loss: Tensor, batch: Batch, world: World, losses: Sequence[Tensor] = (),
+def not_finite(step: int, loss: Tensor, parts: Sequence[Batch], world: World, losses: Sequence[Tensor] = (),
                names: Sequence[str] = ()) -> NotFiniteError:
-    """The error of this rank when the loss or the gradient of the run's step number `step` is not finite. It names this
-    rank's samples, unless the cause may be another rank: those alone whose `losses` are not finite, if there are
-    some. `names` are those of the whole set, if it has names."""
+    """The error of this rank when the loss or the gradient of the run's step number `step` is not finite. It names the
+    samples of this rank's `parts`, unless the cause may be another rank: those alone whose `losses` are not finite, if
+    there are some. `names` are those of the whole set, if it has names."""
     value = float(loss)
-    finite = math.isfinite(value)
-    if finite and world.size > 1:
-        return NotFiniteError(f"NaN or Inf gradient at step {step}; the loss of rank {world.rank} is finite")
     rows = (~torch.cat([*losses]).isfinite()).nonzero().flatten().tolist() if losses else []
-    indices = batch.indices.tolist()
-    pairs = [f"{position} (sample {index}{f', {names[index]}' if names else ''})" for position, index in
-             zip(batch.positions.tolist(), indices, strict=True)]
+    finite = math.isfinite(value)
+    if world.size > 1 and (finite or (losses and not rows)):
+        return NotFiniteError(f"NaN or Inf gradient at step {step}; the loss of rank {world.rank} is finite")
+    pairs = [f"{position} (sample {index}{f', {names[index]}' if names else ''})" for part in parts
+             for position, index in zip(part.positions.tolist(), part.indices.tolist(), strict=True)]
     rest = "; the other losses are finite" if 0 < len(rows) < len(pairs) else ""
     pairs = [pairs[row] for row in rows] or pairs
     more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""

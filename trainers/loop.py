@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from drumbeat.configs.run.checkpoint_records import EndReason, PhaseEnd, Progress
 from drumbeat.configs.run.ends import Ends, end_of
@@ -50,7 +50,7 @@ class TrainingPhase:
     start_from: Literal["last", "best"]
     make_runner: Callable[[], PhaseRunner]
     make_batches: Callable[[int], Iterable[Batch]]
-    """Takes the number of a step in the phase. Returns this rank's batches from that step on, on the host."""
+    """Takes the number of a step in the phase. Returns this rank's parts of each step from there on, on the host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,9 @@ class Training:
     log_every_steps: int
     desync_check_steps: int
     evaluate_at_start: bool = False
+    compute: Callable[[PhaseRunner, Sequence[Batch], int], Tensor] = (
+        lambda runner, parts, step: runner.backward(parts, step))
+    """Computes the gradients of a step; a replay looks at one of them."""
     checkpoint: Checkpoint | None = None
     """The checkpoint that this attempt resumes from."""
 
@@ -101,13 +104,15 @@ class Training:
             if end_of(self.progress, number):
                 self.phases[number:] = self.plan(self.progress)[number:]
                 self.log.resize(sum(one.schedule.steps for one in self.phases))
+            if self.progress.step == self.coordinator.stop_at:
+                return "stopped"
         return "finished"
 
     def _train(self, phase: TrainingPhase, resumed: Checkpoint | None) -> End:
         runner, saver, schedule = phase.make_runner(), self.saver, phase.schedule
         mark = phase.marks.next(self.progress)
         self.log.start_phase(runner.name, schedule, self.time_spent.seconds)
-        for batch, waited in self._load(phase, runner, resumed):
+        for parts, waited in self._load(phase, runner, resumed):
             self.time_spent.add("waiting")
             self.watchdog.pet(self.progress.step)
             request = self.coordinator.before(self.progress.step)
@@ -128,9 +133,9 @@ class Training:
             phase_step = self.progress.phase_step
             runner.times.waited = waited
             with self.log.keeping() if (self.progress.step + 1) % self.log_every_steps == 0 else NOTHING:
-                loss = runner.backward(batch, phase_step)
+                loss = self.compute(runner, parts, phase_step)
             saver.settle(runner)  # the previous step, now that the device has this one to compute
-            saver.take(runner, batch, loss)
+            saver.take(runner, parts, loss)
             step = self.progress.step
             self.log.step(self.progress, loss, samples=schedule.batch_size, waited=waited)
 
@@ -141,6 +146,7 @@ class Training:
                 saver.settle(runner)
                 self.log.point(self.progress, schedule, rates=dict(zip(runner.curves, runner.rates, strict=True)),
                                replaced=saver.counts.count_replaced())
+                saver.steps.flush()
             self.time_spent.add("training")
 
             if self.progress.phase_step == mark.step:
@@ -187,22 +193,23 @@ class Training:
             self._load_best()
 
     def _load(self, phase: TrainingPhase, runner: PhaseRunner, resumed: Checkpoint | None
-              ) -> Iterator[tuple[Batch, float]]:
-        """This rank's remaining batches of the phase, each with the seconds that the rank waited for it. The first one
-        is also used for the discarded pass of `PhaseRunner.start`."""
-        source = on_device(phase.make_batches(self.progress.phase_step), self.world.device)
+              ) -> Iterator[tuple[Sequence[Batch], float]]:
+        """This rank's parts of the remaining steps of the phase, with the seconds that it waited for those of a step.
+        The first ones are also used for the discarded pass of `PhaseRunner.start`."""
+        parts = on_device(phase.make_batches(self.progress.phase_step), self.world.device)
+        source = zip(*[parts] * len(runner.division.own), strict=False)
         first = next(source)
         tensors = runner.start(first, resumed)
         if self.world.is_main:
             self.checkpoints.lay_out(self.model.state_dict(), tensors)
-        self.log.inputs(self.progress, runner.name, first)
+        self.log.inputs(self.progress, runner.name, first[0])
         self.time_spent.add("starting")
         if self.evaluate_at_start and self.progress.step == 0:
             self._validate(runner)
         self.log.meter.restart()
         began = time.perf_counter()
-        for batch in chain([first], source):
-            yield batch, time.perf_counter() - began
+        for one in chain([first], source):
+            yield one, time.perf_counter() - began
             began = time.perf_counter()
 
     def _validate(self, runner: PhaseRunner) -> float | None:

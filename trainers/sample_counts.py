@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,11 +37,11 @@ class SampleCounts:
     looked_at: int = 0
     """How many of the recent batches are in `replaced`."""
 
-    def add(self, batch: Batch) -> None:
-        """Counts this rank's shard of a step; its samples are in the sums after `count`."""
+    def add(self, parts: Sequence[Batch]) -> None:
+        """Counts this rank's parts of a step; their samples are in the sums after `count`."""
         self.steps += 1
-        self.recent.append(batch)
-        self.recent_samples += len(batch.positions)
+        self.recent += parts
+        self.recent_samples += sum(len(part.positions) for part in parts)
         if self.recent_samples >= BLOCK:
             self.count()
 

@@ -17,6 +17,7 @@ from drumbeat.trainers.checkpoints.manager import Checkpoints
 from drumbeat.trainers.guards import IN_A_ROW, FiniteCheck, NeverFiniteError, all_finite, not_finite
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.sample_counts import SampleCounts
+from drumbeat.trainers.step_recorder import StepRecorder
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
@@ -28,8 +29,8 @@ class PendingStep(NamedTuple):
 
     progress: Progress
     """The run's progress before it."""
-    batch: Batch
-    """Which samples it used, without inputs and targets."""
+    parts: Sequence[Batch]
+    """Which samples this rank used, without inputs and targets."""
     loss: Tensor
     """This rank's part of the loss."""
     check: FiniteCheck | None
@@ -49,6 +50,7 @@ class Saver:
     coordinator: StopCoordinator
     tracker: Tracker | NullTracker
     time_spent: TimeSpent
+    steps: StepRecorder
     stops_at_nonfinite: bool
     """Whether a step whose gradient is not finite ends the run; otherwise it is reported and skipped."""
     check_skipped: Callable[[Progress, int], None]
@@ -66,10 +68,14 @@ class Saver:
     def __post_init__(self) -> None:
         self.saved_step = self.progress.step
 
-    def take(self, runner: PhaseRunner, batch: Batch, loss: Tensor) -> None:
+    def take(self, runner: PhaseRunner, parts: Sequence[Batch], loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
-        self.pending = PendingStep(self.progress, Batch(None, None, *batch[2:]), loss, runner.update(),
-                                   runner.sample_losses)
+        if (found := runner.micro_batches.found) != self.progress.micro_batch_size:
+            self.progress = replace(self.progress, micro_batch_size=found)
+            self.tracker.status(micro_batch_size=found)
+        self.pending = PendingStep(self.progress, [Batch(None, None, *part[2:]) for part in parts], loss,
+                                   runner.update(), runner.sample_losses)
+        self.steps.add(loss, runner.digest_row, runner.own_gradients.take())
         self.progress = self.progress.advanced(runner.batch_size)
 
     def settle(self, runner: PhaseRunner) -> None:
@@ -80,7 +86,8 @@ class Saver:
         if last is None:
             return
         if not runner.settle(last.check, self.progress.phase_step):
-            error = not_finite(last.progress.step, last.loss, last.batch, self.world, last.sample_losses, self.names())
+            self.steps.skip()
+            error = not_finite(last.progress.step, last.loss, last.parts, self.world, last.sample_losses, self.names())
             reason = self._why_not_skip()
             if (self.stops_at_nonfinite and runner.scaler is None) or reason:
                 self.progress = last.progress
@@ -97,7 +104,7 @@ class Saver:
             self.tracker.status(steps_skipped=self.progress.steps_skipped)
         else:
             self.skipped_in_a_row = 0
-        self.counts.add(last.batch)
+        self.counts.add(last.parts)
 
     def _why_not_skip(self) -> str:
         """Why the run cannot continue without the pending step, whose loss or gradient is NaN or Inf; '' if it can. The
@@ -114,6 +121,7 @@ class Saver:
         """Writes a checkpoint, unless nothing has been trained yet. All ranks call this."""
         began = time.monotonic()
         self.settle(runner)
+        self.steps.flush()
         self.progress = replace(self.counts.close(self.progress, runner.number, self.world),
                                 seconds=self.time_spent.rounded())
         if self.world.is_main and self.progress.step > 0:

@@ -97,6 +97,11 @@ class StepTimes:
         if self.measures:
             self.samples, self.own, self.delay, self.begun = samples, None, self._delay(), self.now()
 
+    def own_gradients(self, parameter: Tensor | None = None) -> None:
+        """This rank has its own gradients. With micro-batches, the last call counts, in the pass that communicates."""
+        if self.measures:
+            self.own, self.cores = self.now(), self._delay() - self.delay
+
     def reduced(self) -> None:
         """This rank has the gradients of all ranks."""
         if self.measures:
@@ -104,7 +109,7 @@ class StepTimes:
             self.own = self.reduced_at if self.own is None and self.observer else self.own
             if self.newest is not None:
                 self._remove_hooks()
-                self.hooks = [self.newest.register_post_accumulate_grad_hook(self._own_gradients)]
+                self.hooks = [self.newest.register_post_accumulate_grad_hook(self.own_gradients)]
                 self.newest = None
 
     def end(self) -> None:
@@ -146,10 +151,6 @@ class StepTimes:
 
     def _note(self, parameter: Tensor) -> None:
         self.newest = parameter
-
-    def _own_gradients(self, parameter: Tensor) -> None:
-        """With micro-batches, the last call counts, in the pass that communicates."""
-        self.own, self.cores = self.now(), self._delay() - self.delay
 
     def _remove_hooks(self) -> None:
         for hook in self.hooks:

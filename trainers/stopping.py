@@ -57,6 +57,9 @@ class StopCoordinator:
     """Save if this time has passed since the last save."""
     seconds_left: Callable[[], float] = lambda: math.inf
     """The rest of the run's hours, in seconds, on rank 0."""
+    stop_at: int | None = None
+    """The step after which the attempt stops: the last one of a replay, or because the next attempt trains with
+    another config (`configs/run/fork.py`)."""
     next_check: int = 0
     """The step before which the ranks check next."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -72,6 +75,8 @@ class StopCoordinator:
 
     def before(self, step: int) -> Decision:
         """What to do before the run's step number `step`. All ranks call it before every step."""
+        if step == self.stop_at:
+            return Decision(stop=True)
         if step < self.next_check:
             return CONTINUE
         now = time.monotonic()

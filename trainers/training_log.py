@@ -117,7 +117,7 @@ class TrainingLog:
         number of this rank's samples that could not be read since the last checkpoint. Raises `PreflightError`, on all
         ranks, if there are too many in total."""
         loss = float(torch.stack([*self.recent]).mean())
-        sums = torch.tensor([loss, replaced, len(self.logged.values)], dtype=torch.float64, device=self.world.device)
+        sums = torch.tensor([loss, replaced, len(self.logged.parts)], dtype=torch.float64, device=self.world.device)
         value, total_replaced, any_logged = self.world.all_reduce(sums).tolist()
         self.check_skipped(progress, int(total_replaced))
         values = self._logged_values() if any_logged else {}
@@ -146,11 +146,14 @@ class TrainingLog:
 
     def _logged_values(self) -> dict[str, float]:
         """What all ranks have logged in this step, on rank 0."""
-        own = {name: value.cpu() for name, value in self.logged.values.items()}
+        own = {str(part): {name: value.cpu() for name, value in values.items()}
+               for part, values in self.logged.parts.items()}
         if not self.world.is_main:
             self.world.send(packed(own))
             return {}
-        return means([own, *(unpacked(self.world.receive(rank)) for rank in range(1, self.world.size))])
+        for rank in range(1, self.world.size):
+            own |= unpacked(self.world.receive(rank))
+        return means([own[part] for part in sorted(own, key=int)])
 
     def _draw(self, step: int, epoch: int) -> None:
         """Draws the images that rank 0 has logged, at the first point in each epoch."""

@@ -30,11 +30,14 @@ from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.fork import Fork, Part, part_of, with_kept
+from drumbeat.configs.run.manifest import newest_checkpoint
 from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import call_process, node_name
 from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved
+from drumbeat.configs.run.replay_records import ReplayRequest
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
 from drumbeat.configs.text_fields import user_name
@@ -58,8 +61,10 @@ from drumbeat.trainers.import_times import given
 from drumbeat.trainers.kept_vocabulary import keep_vocabulary
 from drumbeat.trainers.kernels import prefer_determinism, set_precision
 from drumbeat.trainers.loop import End, Training
+from drumbeat.trainers.replaying import lone_rank, replaying
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.starting_weights import initialize
+from drumbeat.trainers.sync_batchnorm import synchronized
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.versions import rank_versions, record_versions
@@ -70,17 +75,27 @@ ERROR_SECONDS = 10.0
 """How long a rank that has failed waits for a disk to take its error."""
 
 
+class PartError(Exception):
+    """The newest checkpoint of a fork is corrupted, and the older one is of a part with another config. The attempt
+    fails, and the next one has that config."""
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        super().__init__(f"the run continues from {checkpoint.path.name if checkpoint else 'its beginning'}, where its "
+                         "config was another one: this needs a new attempt")
+
+
 def main(run_dir: str, attempt_number: int) -> None:
     """Joins, builds, resumes, trains, leaves. An error is written to a file for the launcher, and raised again."""
     run = RunDir(Path(run_dir))
     attempt = run.attempt(attempt_number)
-    config = read(run.config)
+    part = part_of(run, newest_checkpoint(run))
+    config = with_kept(read(run.config), part.config) if part else read(run.config)
     topology = JobPlan.require(run.plan).topology
     debug = "RANK" not in os.environ
     wait_for_disk(60 * config.checkpoints.disk_wait_minutes)
     training: Training | None = None
     try:
-        prefer_determinism(deterministic=config.deterministic, threads=topology.cpus_per_rank)
+        prefer_determinism(deterministic=config.deterministic, threads=topology.threads)
         set_precision(config.precision)
         if config.compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(run.compiled)
@@ -92,11 +107,16 @@ def main(run_dir: str, attempt_number: int) -> None:
         # The ranks join after the caches are filled, which may take longer than the join's timeout.
         with (join(topology.device, patience(config)) as world,
               recorded_operations(run, attempt=attempt.number, rank=world.rank)):
-            training = build(run, attempt, config, sets, world, threads=topology.cpus_per_rank, debug=debug)
+            request = ReplayRequest.read(run.replay)
+            world = lone_rank(world, request) if request and request.debugs else world
+            training = build(run, attempt, config, sets, world, threads=topology.cpus_per_rank, debug=debug,
+                             part=part)
+            if request:
+                training = replaying(training, request, attempt)
             try:
                 training.saver.tracker.status(now=True, seconds=training.time_spent.seconds)
                 end = training.run()
-                finish(run, attempt, config, training, end)
+                finish(run, attempt, config, training, end, part)
             except BaseException as error:  # inside: when this rank leaves the group, the others fail and may kill it
                 write_error(attempt, error, step=training.progress.step)
                 training.checkpoints.wait_briefly()
@@ -108,25 +128,32 @@ def main(run_dir: str, attempt_number: int) -> None:
 
 
 def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: World, *, threads: int,
-          debug: bool) -> Training:
-    """Builds all parts of the training, in the state of the newest checkpoint."""
+          debug: bool, part: Part | None = None) -> Training:
+    """Builds all parts of the training, in the state of the newest checkpoint. `part` is that of a fork, whose config
+    this is. Raises `PartError`."""
     versions = rank_versions(config.precision, world.device)
     checkpoints = Checkpoints(run, attempt, keep=config.checkpoints.keep, device=world.device, versions=versions,
                               config=kept(config),
                               patience=60 * config.checkpoints.disk_wait_minutes)
     task = build_task(config, sets, world.device)
     checkpoint = agree_on_checkpoint(checkpoints, world)
+    if part_of(run, checkpoint.progress.step if checkpoint else -1) != part:
+        raise PartError(checkpoint)
     model = place_model(config, world.device, task)
+    if config.sync_batchnorm:
+        model = synchronized(model, world)
     if checkpoint is None:
         initialize(run, config.initialize, model, world)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
+    fork = Fork.read(run.fork)
     progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
+                                fork_step=fork.step if fork else None,
                                 has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes,
-                   steps_skipped=progress.steps_skipped)
+                   steps_skipped=progress.steps_skipped, micro_batch_size=progress.micro_batch_size)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)
@@ -147,15 +174,18 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                              importing=imports.seconds if imports else 0.0),
         workers=loader_workers(config, threads=threads, debug=debug),
         watchdog=Watchdog(attempt, world.rank, math.inf if debug else patience(config),
-                          grows=config.watchdog.timeout_minutes is None))
+                          grows=config.watchdog.timeout_minutes is None),
+        stop_at=part.until if part else None)
 
 
 def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World, *,
-                     attempt: int = 0, has_best: bool = True) -> Progress:
-    """The progress of the checkpoint, with what has changed in the config since; if it does not have the best weights
-    (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set has changed since."""
+                     attempt: int = 0, has_best: bool = True, fork_step: int | None = None) -> Progress:
+    """The progress of the checkpoint, with what has changed in the config since, by a fork at `fork_step`; if it does
+    not have the best weights (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set has
+    changed since."""
     who: dict[str, Any] = {"attempt": attempt, "user": user_name(os.geteuid()), "time": time.time()}
-    progress = taken(checkpoint.progress, checkpoint.state.config, config, **who) if checkpoint else Progress()
+    progress = taken(checkpoint.progress, checkpoint.state.config, config, **who, by="fork" if (
+        checkpoint.progress.step == fork_step) else "resume") if checkpoint else Progress()
     if not has_best:
         progress = without_best(progress, **who)
     if world.is_main:  # rank 0 saves it, so the others do not have to read the time of each file
@@ -176,7 +206,7 @@ def agree_on_checkpoint(checkpoints: Checkpoints, world: World) -> Checkpoint | 
     return checkpoints.at(step)
 
 
-def finish(run: RunDir, attempt: Attempt, config: Config, training: Training, end: End) -> None:
+def finish(run: RunDir, attempt: Attempt, config: Config, training: Training, end: End, part: Part | None) -> None:
     """Evaluates the test set if the run is finished; then rank 0 writes the result and how the attempt ended."""
     result = training.finish() if end == "finished" else None
     training.checkpoints.close()
@@ -185,7 +215,8 @@ def finish(run: RunDir, attempt: Attempt, config: Config, training: Training, en
             dataclasses.replace(result, deterministic=config.deterministic,
                                 nondeterministic_operations=tuple(operations(run))).write(run.result)
         training.saver.tracker.status(now=True, step=training.progress.step)
-        Saved(state=end, step=training.progress.step).write(attempt.saved)
+        continues = part is not None and end == "stopped" and training.progress.step == part.until
+        Saved(state=end, step=training.progress.step, continues=continues).write(attempt.saved)
         print(f"{end} at step {training.progress.step}", flush=True)
     training.saver.tracker.close()
     training.watchdog.close()

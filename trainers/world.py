@@ -43,6 +43,11 @@ class World:
         """Whether this is rank 0, which writes all files and curves."""
         return self.rank == 0
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no other ranks to communicate with."""
+        return self.size == 1
+
     def seed(self, seed: int) -> None:
         """Seeds the generators of this rank: those of torch, numpy and Python on the host, and its device's.
         torch.manual_seed tries all kinds of devices, and takes 200 us."""
@@ -52,13 +57,13 @@ class World:
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all ranks, in place."""
-        if self.size > 1:
+        if not self.is_alone:
             dist.all_reduce(values)
         return values
 
     def broadcast(self, values: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
-        if self.size > 1:
+        if not self.is_alone:
             dist.broadcast(values if values.dtype in SENT else _as_bytes(values), src=0)
         return values
 
@@ -71,14 +76,14 @@ class World:
     def broadcast_model(self, model: nn.Module) -> None:
         """Rank 0's parameters, buffers and extra state on every rank, in place."""
         self.broadcast_each(chain(model.parameters(), model.buffers()))
-        if self.size > 1 and any(map(extra_state.has_extra_state, model.modules())):
+        if not self.is_alone and any(map(extra_state.has_extra_state, model.modules())):
             text = self.share(extra_state.as_text(model) if self.is_main else "")
             if not self.is_main:
                 extra_state.load_text(model, text)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, of what JSON has, on every rank."""
-        if self.size == 1:
+        if self.is_alone:
             return value
         text = json.dumps(value).encode() if self.is_main else b""
         data = torch.zeros(int(self.broadcast(torch.tensor(len(text)))), dtype=torch.uint8)
@@ -107,7 +112,7 @@ class World:
     def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's tensor, by rank, on the CPU; all have the same shape."""
         values = values.cpu().contiguous()
-        if self.size == 1:
+        if self.is_alone:
             return [values]
         parts = [torch.empty_like(values) for _ in range(self.size)]
         dist.all_gather(parts, values)
@@ -115,7 +120,7 @@ class World:
 
     def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's tensor on the CPU, by rank, for rank 0; empty for the others, which do not wait for it."""
-        if self.size == 1:
+        if self.is_alone:
             return [values]
         parts = [torch.empty_like(values) for _ in range(self.size)] if self.is_main else []
         dist.gather(values, parts or None, dst=0)

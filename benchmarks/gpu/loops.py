@@ -102,12 +102,12 @@ def _step(built: Config, scale: Scale) -> Callable[[], object]:
     batch = next(iter(batches(fetch, [range(scale.work.batch)], workers=0, pin_memory=scale.on_gpu)))
     runner = build_phase_runner(built, 0, place_model(built, scale.device), build_task(built, sets, scale.device),
                                 world, build_forward(built, world.device))
-    runner.start(batch, None)
+    runner.start([batch], None)
     source, numbers = on_device(repeat(batch), scale.device), count()
     pending: list[FiniteCheck | None] = []
 
     def step() -> None:
-        runner.backward(next(source), next(numbers))
+        runner.backward([next(source)], next(numbers))
         if pending:
             runner.settle(pending.pop())
         pending.append(runner.update())

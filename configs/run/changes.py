@@ -16,7 +16,7 @@ from typing import Any, Literal
 from drumbeat.configs.errors import Fault
 from drumbeat.configs.layers import leaves, nest
 from drumbeat.configs.load import plain
-from drumbeat.configs.run.checkpoint_records import ConfigChange, Progress
+from drumbeat.configs.run.checkpoint_records import ChangedBy, ConfigChange, Progress
 from drumbeat.configs.run.ends import reopened
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import literal_secrets
@@ -48,6 +48,7 @@ STATE = "the optimizer's saved state belongs to what the phase has trained so fa
 RULES = (
     Rule("launch.*", "none", "where and on how many ranks it trains"),
     Rule("tracking.*", "none", "what is drawn"),
+    Rule("notify.*", "none", "who gets a message when it ends"),
     Rule("reference.*", "none", "figures that are drawn beside the curves"),
     Rule("checkpoints.*", "none", "when it saves"),
     Rule("watchdog.*", "none", "when a rank counts as hanging, and when ranks are compared"),
@@ -70,11 +71,13 @@ RULES = (
     Rule("data.bucket_batches", "never", ORDER),
     Rule("batch_size", "now", "the next step begins at the sample where the last one has ended"),
     Rule("micro_batch_size", "now", "how a batch is split"),
+    Rule("virtual_ranks", "now", "the parts in which a step is computed, and the rounding of their sum"),
     Rule("precision", "now", "the rounding of the forward pass"),
     Rule("channels_last", "now", "the memory format"),
     Rule("deterministic", "now", "the choice of kernels"),
     Rule("recompute", "none", "what is computed again, with the same bits"),
     Rule("compile*", "now", "the kernels of the next steps"),
+    Rule("sync_batchnorm", "now", "the statistics of BatchNorm in the next steps"),
     Rule("find_unused_parameters", "now", "the order in which the gradients of the ranks are summed"),
     Rule("on_nonfinite", "now", "what happens at the next NaN or Inf"),
     Rule("evaluation.batch_size", "now", "the last digits of the metrics"),
@@ -122,7 +125,7 @@ def kept(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in leaves(values):
         if rule_of(key).effect in ("now", "later") and key not in secret:
-            _merge(found, nest(key, value))
+            merge(found, nest(key, value))
     return found
 
 
@@ -164,10 +167,11 @@ def _reason(rule: Rule, phase: str, names: Sequence[str], progress: Progress | N
 
 
 def taken(progress: Progress, saved: Mapping[str, Any], config: Config, *, attempt: int, user: str,
-          time: float) -> Progress:
+          time: float, by: ChangedBy = "resume") -> Progress:
     """The progress of a checkpoint, with what is not as in the config that it was `saved` with. A phase that has ended
     early may continue."""
-    found = tuple(ConfigChange(key=key, old=old, new=new, step=progress.step, attempt=attempt, user=user, time=time)
+    found = tuple(ConfigChange(key=key, old=old, new=new, step=progress.step, attempt=attempt, user=user, time=time,
+                               by=by)
                   for key, old, new in differences(saved, kept(config))) if saved else ()
     return reopened(replace(progress, changes=(*progress.changes, *found)), config) if found else progress
 
@@ -183,26 +187,29 @@ def without_best(progress: Progress, *, attempt: int, user: str, time: float) ->
 def exactness(changes: Sequence[ConfigChange]) -> str:
     """Up to which step a run is exact, and what has changed then, as text; '' if nothing has changed."""
     parts = [f"step {step:,}{',' if number else '; then'} "
-             f"{changes_text([(one.key, one.old, one.new) for one in some])}"
-             for number, (step, some) in enumerate(groupby(changes, key=lambda one: one.step))]
+             f"{changes_text([(one.key, one.old, one.new) for one in some], by)}"
+             for number, ((step, by), some) in enumerate(groupby(changes, key=lambda one: (one.step, one.by)))]
     return f"exact up to {'; at '.join(parts)}" if parts else ""
 
 
-def changes_text(changes: Sequence[tuple[str, Any, Any]]) -> str:
-    """Changes (key, old, new) as text: "batch_size changed from 64 to 32"."""
-    texts = [f"{key} changed from {_value(old)} to {_value(new)} by resume" if old != new else key
+def changes_text(changes: Sequence[tuple[str, Any, Any]], by: ChangedBy = "resume") -> str:
+    """Changes (key, old, new) as text: "batch_size changed from 64 to 32 by resume"."""
+    texts = [f"{key} changed from {_value(old)} to {_value(new)} by {by}" if old != new else key
              for key, old, new in changes]
     more = [f"{len(texts) - MOST} more"] if len(texts) > MOST else []
-    return ", ".join(texts[:MOST] + more).replace(" by resume, ", ", ")
+    return ", ".join(texts[:MOST] + more).replace(f" by {by}, ", ", ")
 
 
 def _value(value: Any) -> str:
     return "nothing" if value is None else inline(value)
 
 
-def _merge(under: dict[str, Any], over: Mapping[str, Any]) -> None:
+def merge(under: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Adds copies of nested values to others, in place."""
     for name, value in over.items():
-        if isinstance(value, dict) and value and isinstance(under.get(name), dict):
-            _merge(under[name], value)
+        if isinstance(value, dict):
+            if not value or not isinstance(under.get(name), dict):
+                under[name] = {}
+            merge(under[name], value)
         else:
             under[name] = value

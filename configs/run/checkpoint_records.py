@@ -27,9 +27,12 @@ class Span(Record):
     """Number of ranks of that attempt."""
 
 
+ChangedBy = Literal["resume", "fork"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfigChange(Record):
-    """A key of a run's config whose value has changed on a resume."""
+    """A key of a run's config whose value has changed on a resume, or at the step of a fork."""
 
     key: str
     """The dotted key."""
@@ -43,6 +46,8 @@ class ConfigChange(Record):
     """Who resumed the run."""
     time: float
     """When the attempt started that took the new value, in seconds since 1970."""
+    by: ChangedBy = "resume"
+    """The command that has changed it."""
 
 
 EndReason = Literal["patience", "target", "hours"]
@@ -76,6 +81,9 @@ class Progress(Record):
     """How many of them were unreadable and replaced by others."""
     steps_skipped: int = 0
     """How many of the steps were skipped because their loss or gradient was NaN or Inf."""
+    micro_batch_size: int | None = None
+    """The samples that a rank computes at once, as found with `micro_batch_size: auto`; None if all of its share fit.
+    """
     ledger: tuple[Span, ...] = ()
     """Which samples were used."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -134,6 +142,9 @@ class CheckpointState(Record):
     """The state dict of the scheduler, `state`; empty without one."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """The state dict of the gradient scaler; empty unless the precision is fp16."""
+    quanta: dict[str, int] = field(default_factory=dict)
+    """The exponents of the quanta that gradients are rounded to, by the names of their parameters; empty unless the
+    config has `virtual_ranks`."""
     versions: Versions | None = None
     """The versions that rank 0 computed with; None in checkpoints of older versions of Drumbeat."""
     config: dict[str, Any] = field(default_factory=dict)

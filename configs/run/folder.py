@@ -8,6 +8,7 @@
         lock.json        the command that is changing the run, locked by it
         status.json      the state of the run
         result.json      the result of a finished run
+        fork.json        the run that it was forked from
         vocabulary.json  the words of a model of texts and their numbers, a tokenizer.json
         starting_weights.json   what the model took of the weights in `initialize`
         nondeterministic/   a file for each operation without a deterministic implementation
@@ -68,7 +69,7 @@ class RunDir:
 
     @property
     def job(self) -> Path:
-        """Written by the submitting command. Separate from status.json, which the job may already be writing."""
+        """Written by the submitting command; status.json may already be written by the job."""
         return self.path / "job.json"
 
     @property
@@ -85,12 +86,21 @@ class RunDir:
         return self.path / "result.json"
 
     @property
+    def fork(self) -> Path:
+        return self.path / "fork.json"
+
+    @property
     def vocabulary(self) -> Path:
         return self.path / "vocabulary.json"
 
     @property
     def starting_weights(self) -> Path:
         return self.path / "starting_weights.json"
+
+    @property
+    def replay(self) -> Path:
+        """In the folder of a replay: how far it computes (`replay_records.py`)."""
+        return self.path / "replay.json"
 
     @property
     def attempts(self) -> Path:
@@ -110,6 +120,19 @@ class RunDir:
         return self.path / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """What is sent to trackers: for each a record NAME.json and a log, written by the process that sends it."""
+        return self.path / "trackers"
+
+    def tracker(self, name: str) -> Path:
+        return self.trackers / f"{name}.json"
+
+    @property
+    def notifications(self) -> Path:
+        """A file for each event that was reported, made by the process that does it, and its log."""
+        return self.path / "notifications"
+
+    @property
     def nondeterministic(self) -> Path:
         """A file for each operation without a deterministic implementation that a rank used (`determinism.py`)."""
         return self.path / "nondeterministic"
@@ -123,8 +146,8 @@ class RunDir:
 
     def all_attempts(self) -> list[Attempt]:
         """The attempts so far, oldest first. Folders with other names, such as copies, are ignored."""
-        names = (entry.name for entry in self.attempts.glob("[0-9]*"))
-        return [self.attempt(number) for number in sorted(int(name) for name in names if ATTEMPT.fullmatch(name))]
+        numbers = (int(one.name) for one in self.attempts.glob("[0-9]*") if ATTEMPT.fullmatch(one.name))
+        return [self.attempt(number) for number in sorted(numbers)]
 
     def newest_attempt(self) -> Attempt | None:
         """The newest attempt, which may write; None before the first."""
@@ -132,8 +155,7 @@ class RunDir:
 
     def newest_number(self) -> int:
         """The newest attempt's number; -1 before the first."""
-        newest = self.newest_attempt()
-        return newest.number if newest else -1
+        return newest.number if (newest := self.newest_attempt()) else -1
 
     def is_superseded(self, attempt: int) -> bool:
         """Whether a newer attempt has taken over the run, so that the attempt of this number must not write."""
@@ -223,6 +245,11 @@ class Attempt:
         return self.path / f"profile-{step}-rank{rank}.json.gz"
 
     @property
+    def steps(self) -> Path:
+        """Written by rank 0: the loss of each step, and digests of its gradient (`step_log.py`)."""
+        return self.path / "steps.bin"
+
+    @property
     def saved(self) -> Path:
         """Written by rank 0 when the attempt ends normally: finished or stopped, and at which step."""
         return self.path / "saved.json"
@@ -233,8 +260,7 @@ class Attempt:
         return self.path / "verdict.json"
 
     def node_up(self, node: int) -> Path:
-        """Written by each node's launcher before its torchrun starts: its host, and whether it reaches the first node.
-        """
+        """Written by each node's launcher before its torchrun starts: its host, and if it reaches the first node."""
         return self.path / f"node{node}.up.json"
 
     def node_down(self, node: int) -> Path:
@@ -243,8 +269,7 @@ class Attempt:
 
     @property
     def node_failed(self) -> Path:
-        """Made with the first report of a torchrun that has failed or was ended: however many nodes and files there
-        are, the launchers of the other nodes look for this one only."""
+        """Made with the first report of a torchrun that has failed or was ended: the other launchers look for it."""
         return self.path / "node_failed"
 
     def idle_gpus(self, node: int) -> Path:
@@ -260,6 +285,10 @@ class Attempt:
 
     def error(self, rank: int) -> Path:
         return self.path / f"rank{rank}.error.json"
+
+    def replayed(self, rank: int) -> Path:
+        """Written by a rank of a replay: what it computed in the step that is looked at."""
+        return self.path / f"rank{rank}.step.json"
 
     def stacks(self, rank: int) -> Path:
         """The current step of a rank, and the stacks of its threads if it hangs."""

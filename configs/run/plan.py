@@ -41,6 +41,13 @@ class Topology(Record):
     ranks_per_node: int
     device: Literal["cuda", "cpu"]
     cpus_per_rank: int
+    threads_per_rank: int | None = None
+    """Threads of a rank's computations, if they are not as many as its cores: with virtual ranks, because the last bits
+    depend on them and the number of cores on that of ranks."""
+
+    @property
+    def threads(self) -> int:
+        return self.threads_per_rank or self.cpus_per_rank
 
     @property
     def world_size(self) -> int:
@@ -69,6 +76,10 @@ class JobPlan(Record):
     """The config's `checkpoints.disk_wait_minutes`."""
     idle_gpu_minutes: float | None = None
     """The config's `watchdog.idle_gpu_minutes`."""
+    trackers: tuple[str, ...] = ()
+    """The names of the trackers in the config's `tracking.to`."""
+    notify: tuple[str, ...] = ()
+    """The config's `notify.on`, if there is anybody to tell; otherwise empty."""
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable

@@ -103,6 +103,8 @@ class Heartbeat(Record):
     """Optimizer steps of the whole run; 0 until the number is known."""
     steps_skipped: int = 0
     """How many of them were skipped because their loss or gradient was NaN or Inf."""
+    micro_batch_size: int | None = None
+    """Samples that a rank computes at once, as found with `micro_batch_size: auto`; None if all of its share fit."""
     phase: str = ""
     phase_step: int = 0
     phase_steps: int = 0
@@ -217,6 +219,8 @@ class Saved(Record):
 
     state: Literal["finished", "stopped"]
     step: int
+    continues: bool = False
+    """Whether it has stopped because the next attempt trains the next part of a fork: see `fork.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)

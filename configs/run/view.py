@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.file_times import file_system_time, modified
 from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import ENDED, BackendName, Heartbeat, Job, Result, State, Status
@@ -30,6 +31,8 @@ class View:
     result: Result | None
     versions: AttemptVersions | None
     """Of the newest attempt that has some."""
+    fork: Fork | None = None
+    """The run that it was forked from."""
 
     @classmethod
     def read(cls, run: RunDir) -> View:
@@ -39,7 +42,7 @@ class View:
                    attempt=attempts[-1] if attempts else None, heartbeat=_newest_heartbeat(attempts),
                    ranks=RankTimes.read(attempts[-1].ranks) if attempts else None,
                    result=Result.read(run.result),
-                   versions=_newest_versions(attempts))
+                   versions=_newest_versions(attempts), fork=Fork.read(run.fork))
 
     @property
     def number(self) -> int:

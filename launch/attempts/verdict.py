@@ -41,6 +41,9 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
     if newest is not None and newest.number > attempt.number:
         message = f"attempt {newest.number}, of another job, has taken over this run"
         return Verdict(outcome="superseded", next="leave", message=message, step=step)
+    if saved and saved.continues and not request:
+        message = f"step {saved.step:,} is reached, from which on the config is another one"
+        return Verdict(outcome="stopped", next="restart", message=message, step=step)
 
     past = consecutive_failures(run, attempt, step)
     spent = f"; given up: {len(past) + 1} times in a row without a newer checkpoint" if len(past) >= restarts else ""

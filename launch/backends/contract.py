@@ -163,7 +163,8 @@ class Backend(ABC):
         topology = plan.topology
         return {"launch.nodes": topology.nodes,
                 "launch.gpus": topology.ranks_per_node if topology.device == "cuda" else 0,
-                "launch.procs": topology.ranks_per_node, "launch.cpus_per_rank": topology.cpus_per_rank}
+                "launch.procs": topology.ranks_per_node,
+                **({} if topology.threads_per_rank else {"launch.cpus_per_rank": topology.cpus_per_rank})}
 
     def explain(self, view: View) -> Rows:
         """Why a run that has not ended is not running, for `why`; empty if the backend knows no more than the

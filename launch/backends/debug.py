@@ -17,6 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Saved
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.beside import beside
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import OnMachine
@@ -59,22 +60,32 @@ class InProcess(OnMachine):
 def train(plan: JobPlan) -> None:
     """Trains in this process until the run ends. Raises what the training raises."""
     run = RunDir(Path(plan.run_dir))
-    with _open(run.path), hold_gpus(plan) as plan, environment(plan):
-        attempt = run.claim_attempt()
-        before = signal.signal(signal.SIGTERM, lambda number, frame: attempt.request_stop("stopped"))
-        record = partial(run.write_status, attempt=attempt.number)
-        record("running")
+    with beside(run, plan, wait=False), _open(run.path), hold_gpus(plan) as plan, environment(plan):
         add_user_path()
-        try:
-            importlib.import_module("drumbeat.trainers.worker").main(plan.run_dir, attempt.number)
-            record(Saved.require(attempt.saved).state)
-        except KeyboardInterrupt:
-            record("cancelled", verdict="interrupted from the terminal")
-        except BaseException as error:
-            record("failed", verdict=f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        while _attempt(run):
+            pass
+
+
+def _attempt(run: RunDir) -> bool:
+    """One attempt. Returns whether another one trains the next part of the run. Raises what the training raises."""
+    attempt = run.claim_attempt()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: attempt.request_stop("stopped"))
+    record = partial(run.write_status, attempt=attempt.number)
+    record("running")
+    try:
+        importlib.import_module("drumbeat.trainers.worker").main(str(run.path), attempt.number)
+        saved = Saved.require(attempt.saved)
+        if saved.continues and not attempt.stop.exists():
+            return True
+        record(saved.state)
+    except KeyboardInterrupt:
+        record("cancelled", verdict="interrupted from the terminal")
+    except BaseException as error:
+        record("failed", verdict=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return False
 
 
 @contextmanager

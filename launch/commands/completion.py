@@ -21,7 +21,8 @@ KEYS = "drumbeat.launch.commands.config_keys"
 """The program that prints keys and values."""
 SHELLS = ("bash", "zsh")
 
-KINDS = {"run": "runs", "resume": "runs", "words": "words", "profile": "profiles", "forget": "nodes"}
+KINDS = {"run": "runs", "run_a": "runs", "run_b": "runs", "resume": "runs", "words": "words", "profile": "profiles",
+         "forget": "nodes"}
 """Which shell function completes an argument of this name."""
 
 BASH = """\

@@ -1,4 +1,4 @@
-"""Prints what can complete a KEY=VALUE of `run`, `resume`, `rerun` and the like: keys of the schema and of the config
+"""Prints what can complete a KEY=VALUE of `run`, `resume`, `fork` and the like: keys of the schema and of the config
 that was typed, and values if there are only a few. The scripts of `completion.py` start it; it never imports torch.
 
     python config_keys.py WORD WORDS ...    WORD is the one to complete, WORDS are those before it
@@ -23,7 +23,7 @@ from drumbeat.configs.schema import Config, Group, Phase
 
 SAFE = re.compile(r"[\w.\-]+")
 """Keys and values with other characters are not offered: a shell might execute what they hold."""
-OF_A_RUN = ("resume", "rerun", "--resume")
+OF_A_RUN = ("resume", "rerun", "fork", "--resume")
 """Words that a run comes after, and not a config."""
 
 

@@ -23,6 +23,7 @@ from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.output import open_standard_files
 from drumbeat.configs.terminal import text_only
 from drumbeat.launch.commands import (
+    bisect,
     cache,
     cancel,
     checkpoints,
@@ -32,11 +33,13 @@ from drumbeat.launch.commands import (
     drill,
     evaluate,
     export,
+    fork,
     logs,
     ls,
     nodes,
     predict,
     profile,
+    replay,
     report,
     rerun,
     resume,
@@ -46,14 +49,18 @@ from drumbeat.launch.commands import (
     stop,
     sweep,
     tensorboard,
+    track,
     verify,
     why,
 )
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, sweep, ls, status, why, logs, stop, cancel, profile, nodes, verify, checkpoints, evaluate,
-        predict, export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
+        run, resume, rerun, fork, sweep,
+        ls, status, why, logs, stop, cancel, profile, nodes,
+        verify, replay, bisect,
+        checkpoints, evaluate, predict, export, report, tensorboard, track,
+        show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(

@@ -17,6 +17,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config
 from drumbeat.configs.site import Site
+from drumbeat.configs.trackers import trackers
 from drumbeat.launch.plan.gpus import present, usable_together, visible
 from drumbeat.launch.plan.paths import path_faults
 
@@ -79,17 +80,44 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
                    allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
                    disk_wait_minutes=config.checkpoints.disk_wait_minutes,
-                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes)
+                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes, trackers=tuple(trackers(config.tracking.to)),
+                   notify=tuple(config.notify.on) if config.notify.to or config.notify.command else ())
+
+
+def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
+    """Why a config with virtual ranks cannot have the same bits at any world size; empty for one without them."""
+    if (count := config.virtual_ranks) is None:
+        return []
+    given = f"virtual_ranks: {count}"
+    faults = [] if topology.world_size <= count else [
+        Fault(what=f"{count} virtual ranks cannot be divided among {topology.world_size} ranks", where="virtual_ranks",
+              given=given, remedy=f"Use at most {count} rank{'s' * (count > 1)}. The same bits at any number of ranks "
+              "need the same virtual ranks, so choose as many as the largest number of ranks that may come.")]
+    faults += [Fault(what=f"{key} {size} is smaller than the number of virtual ranks", where="virtual_ranks",
+                     given=f"{given}, {key}: {size}", remedy=f"Use at most {size}, or a larger batch.")
+               for key, size in _batch_sizes(config) if size < count]
+    if not config.deterministic:
+        faults.append(Fault(what="the same bits at any number of ranks need deterministic kernels",
+                            where="deterministic", given=f"deterministic: false, {given}",
+                            remedy="Set deterministic: true, or virtual_ranks: null."))
+    if config.compile and config.compile.get("dynamic") is not False:
+        faults.append(Fault(what="torch.compile chooses kernels by the shapes that it has seen before, and which those "
+                            "are depends on the number of ranks", where="compile", given=given,
+                            remedy="Let it compile for each shape alone: compile.dynamic=false"))
+    if "max-autotune" in str(config.compile.get("mode")):
+        faults.append(Fault(what="torch.compile chooses kernels by their measured speed", where="compile.mode",
+                            given=f"{given}, mode: {config.compile['mode']}", remedy="Use another mode: default"))
+    return faults
 
 
 def batch_faults(config: Config, topology: Topology) -> list[Fault]:
-    """The faults of batches with fewer samples than there are ranks."""
-    return [
+    """The faults of batches with fewer samples than there are ranks, and of virtual ranks."""
+    return [*(
         Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
               given=f"{key}: {size}",
               remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
         for key, size in _batch_sizes(config) if size < topology.world_size
-    ]
+    ), *_virtual_rank_faults(config, topology)]
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:
@@ -163,7 +191,8 @@ def _topology(config: Config, machine: Machine) -> Topology:
     ranks = 1 if machine.one_rank else gpus or requested.procs
     cpus = CLUSTER_CPUS_PER_RANK[device] if machine.cpus is None else max(1, machine.cpus // ranks)
     nodes = 1 if machine.one_rank else requested.nodes or (machine.allocation.nodes if machine.allocation else 1)
-    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus)
+    return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus,
+                    threads_per_rank=1 if config.virtual_ranks and requested.cpus_per_rank is None else None)
 
 
 def _batch_sizes(config: Config) -> list[tuple[str, int]]:
@@ -180,7 +209,7 @@ def _environment(config: Config, topology: Topology, folder: Path, machine: Mach
         **importing.environment(str(folder), machine.python_path),
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
-        "OMP_NUM_THREADS": str(topology.cpus_per_rank),
+        "OMP_NUM_THREADS": str(topology.threads),
     }
     if topology.device == "cuda":
         defaults = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **nccl_environment(patience(config))}

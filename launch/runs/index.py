@@ -24,7 +24,7 @@ from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.view import View
 
-FORMAT = f"1 of {drumbeat.__version__}"
+FORMAT = f"2 of {drumbeat.__version__}"
 """The entries of other versions do not count."""
 SETTLED_SECONDS = 5.0
 """A run is kept once its folders have not changed for so long: time stamps may have a resolution of two seconds."""

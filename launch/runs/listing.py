@@ -30,8 +30,9 @@ MANY = 200
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
           "preempted": "cyan", "damaged": "red"}
-COLUMNS = ("run", "name", "state", "where", "done", "best", "train loss", "eta")
-"""`best` is the best value of the monitored metric so far, with its name; the speed is in `status` and in the JSON."""
+COLUMNS = ("run", "name", "state", "where", "done", "best", "train loss", "eta", "fork of")
+"""`best` is the best value of the monitored metric so far, with its name; the speed is in `status` and in the JSON.
+`fork of` is left out if no run is a fork."""
 RIGHT = ("done", "train loss", "eta")
 
 SHORTEST_NAME, SHORTEST_BEST = 8, 12
@@ -52,7 +53,9 @@ def facts(view: View, evidence: Evidence = UNKNOWN) -> dict[str, Any]:
     result = {"result": {"state": "finished", **view.result.as_json()}} if view.result else {}
     versions = {"versions": view.versions.as_json()} if view.versions else {}
     slow = {"slow_rank": view.slow_rank.as_json()} if view.slow_rank else {}
-    return {**_named(view.run), "backend": view.backend, "job": job.id if job else None,
+    fork = {"fork": {"parent": view.fork.parent, "folder": view.fork.folder, "step": view.fork.step}
+            } if view.fork else {}
+    return {**_named(view.run), **fork, "backend": view.backend, "job": job.id if job else None,
             "host": job.host if job else None, "attempt": view.number if view.attempt else None, **progress,
             "state": view.state or "unknown", **status, **slow, "seconds": goodput(view),
             "nondeterministic_operations": operations(view.run), **versions, **result}
@@ -135,7 +138,8 @@ def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
             f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",
             f"{beat.loss:.4f}" if beat.loss is not None else "",
-            clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "")
+            clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "",
+            f"{view.fork.parent.rpartition('-')[2]} at {view.fork.step:,}" if view.fork else "")
 
 
 def damaged_cells(run: RunDir, reason: str) -> tuple[str, ...]:
@@ -145,7 +149,7 @@ def damaged_cells(run: RunDir, reason: str) -> tuple[str, ...]:
 
 def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
     """The table with its header. With a width to fit: in colour, long names shortened."""
-    table = [COLUMNS, *rows]
+    table = [COLUMNS, *rows] if any(row[-1] for row in rows) else [row[:-1] for row in (COLUMNS, *rows)]
     right = [COLUMNS.index(name) for name in RIGHT]
     if width is None:
         print("\n".join(aligned(table, right)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from drumbeat.configs.errors import WIDTH, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded
-from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import shown
 from drumbeat.launch.backends.backend import backend_of
@@ -25,7 +26,7 @@ def describe(loaded: Loaded, request: Request, *, notes: Sequence[str] = (), cod
     blocks = [
         ("config: defaults, and the source of every other value", shown(loaded.as_yaml())),
         ("processes", _processes(plan, code)),
-        ("samples", _samples(loaded.config, plan.topology.world_size)),
+        ("samples", _samples(loaded.config, plan.topology)),
         ("environment of every rank", _environment(request)),
         *request.sections,
     ]
@@ -45,22 +46,30 @@ def summary(plan: JobPlan) -> str:
 
 
 def _processes(plan: JobPlan, code: str) -> str:
-    return _table([("ranks", f"{summary(plan)}, {_count(plan.topology.cpus_per_rank, 'core')} each"),
+    topology = plan.topology
+    threads = f", {_count(topology.threads, 'thread')} each" if topology.threads != topology.cpus_per_rank else ""
+    return _table([("ranks", f"{summary(plan)}, {_count(topology.cpus_per_rank, 'core')} each{threads}"),
                    ("run folder", short(Path(plan.run_dir))), *([("code", code)] if code else [])])
 
 
-def _samples(config: Config, world_size: int) -> str:
+def _samples(config: Config, topology: Topology) -> str:
+    share = partial(_share, parts=topology.world_size, owner="rank")
+    same = []
+    if config.virtual_ranks is not None:
+        share = partial(_share, parts=config.virtual_ranks, owner="virtual rank")
+        same = [("virtual ranks", f"{_share(config.virtual_ranks, topology.world_size, 'rank', 'in all')}; the same "
+                                  f"bits on any number of ranks up to {config.virtual_ranks}")]
     sizes = {name: phase.batch_size or config.batch_size for name, phase in config.phases.items() if phase is not None}
-    return _table([*((name, _share(size, world_size)) for name, size in sizes.items()),
+    return _table([*((name, share(size)) for name, size in sizes.items()), *same,
                    ("an epoch", "not known yet: the preflight check counts the samples when the run is submitted, and "
                                 "checks the model, weights and data")])
 
 
-def _share(size: int, world_size: int) -> str:
-    low, high = size // world_size, -(-size // world_size)
-    each = "all on one rank" if world_size == 1 else (f"{low} on each rank" if low == high
-                                                          else f"{low} or {high} on each rank")
-    return f"{size} per step, {each}"
+def _share(size: int, parts: int, owner: str, when: str = "per step") -> str:
+    low, high = size // parts, -(-size // parts)
+    each = f"all on one {owner}" if parts == 1 else (f"{low} on each {owner}" if low == high
+                                                     else f"{low} or {high} on each {owner}")
+    return f"{size} {when}, {each}"
 
 
 def _environment(request: Request) -> str:

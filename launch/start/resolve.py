@@ -1,4 +1,4 @@
-"""From the arguments of `run`, `resume` and `rerun` to a config and a plan. Nothing is written yet."""
+"""From the arguments of `run`, `resume`, `rerun` and `fork` to a config and a plan. Nothing is written yet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
 from drumbeat.configs.load import Loaded, find, load, load_site
 from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, saved_steps
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName
@@ -27,6 +28,7 @@ from drumbeat.launch.runs.source_run import with_source_run
 from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.runs.trust import check_trusted
 from drumbeat.launch.start.changed_config import changed_config, newest_state
+from drumbeat.launch.start.fork import forked
 from drumbeat.launch.start.start import Start, locating_faults
 
 
@@ -105,6 +107,18 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
                                   source=source))
 
 
+def resolve_fork(args: argparse.Namespace, run: str) -> Start:
+    """`fork`: the start of a new run that shares the steps of another run up to one of them."""
+    source = find_run(run, Path(args.runs))
+    check_trusted(source, args)
+    before = JobPlan.require(source.plan)
+    loaded, prefix = forked(source, args.at, args.words, _previous_layout(before, args))
+    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    plan = with_references(_plan_like(args, before, loaded, run_dir), loaded.config, before)
+    check_references(plan, before)
+    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, source=source, prefix=prefix))
+
+
 def _plan_like(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
     """The plan of a resumed or repeated run: like an earlier plan, unless flags change it."""
     backend = _backend(args, before)
@@ -141,6 +155,9 @@ def _with_code(args: argparse.Namespace, spec: Start, folder: Path | None = None
     if code and found and not found.has_module(backend.module, code):
         raise RunError(Fault(what=f"the run's copy of the code has no {backend.module}", where=str(code),
                              remedy="The copy is older than this backend. Add --new-code."))
+    if spec.prefix and code and found and not found.has_module(Fork.__module__, code):
+        raise RunError(Fault(what="the run's copy of the code knows no forks", where=str(code),
+                             remedy="Add --new-code."))
     if not spec.is_new and not args.new_code:
         return spec if code is None or found is None else (
             dataclasses.replace(spec, plan=found.relocate(spec.plan, code), code=code, code_text=found.text()))
@@ -163,7 +180,7 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     return flags
 
 
-def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool = False) -> None:
+def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool = False, fork: bool = False) -> None:
     """Raises `ConfigError` with all contradictions between the arguments."""
     flags = {f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value}
     exclusive = [("--debug", "--slurm"), ("--debug", "--here"), ("--here", "--slurm"), ("--debug", "--detach"),
@@ -173,13 +190,13 @@ def check_flags(args: argparse.Namespace, *, resume: bool = False, rerun: bool =
               for one, other in exclusive if {one, other} <= flags]
     if args.debug and max(args.gpus or 0, args.procs or 0) > 1:
         faults.append(("--debug runs one rank, in this process", "", "Remove --gpus and --procs."))
-    exists = resume or rerun
+    exists = resume or rerun or fork
     if args.profile and not (args.slurm or args.here or exists):
         faults.append(("--profile describes a cluster, but this run is local", f"--profile {args.profile}",
                        "Add --slurm or --here, or remove --profile."))
     configs = [word for word in args.words if "=" not in word]
     if exists and configs:
-        faults.append((f"a run is {'resumed' if resume else 'repeated'} with its own config",
+        faults.append((f"a run is {'resumed' if resume else 'forked' if fork else 'repeated'} with its own config",
                        " ".join(configs), "Remove it, or start a new run: drumbeat run CONFIG"))
     elif not exists and not configs:
         faults.append(("no config given", " ".join(args.words), "For example: drumbeat run resnet50_xray_demo"))

@@ -30,6 +30,7 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.plan.snapshot import Snapshot
 from drumbeat.launch.start.describe import describe, summary
+from drumbeat.launch.start.fork import Prefix
 from drumbeat.launch.start.preparing import preparing
 
 
@@ -48,6 +49,8 @@ class Start:
     """The run that this one repeats."""
     code: Path | None = None
     """The folder of the snapshot it runs from; None if it runs the original files."""
+    prefix: Prefix | None = None
+    """For a fork, what it has from its parent."""
     make_code: Callable[[Path], None] | None = None
     """Makes that snapshot; None if it exists."""
     code_text: str = ""
@@ -65,7 +68,7 @@ class Start:
     @property
     def command(self) -> str:
         """The command that starts it."""
-        return "resume" if self.previous else "rerun" if self.source else "run"
+        return "resume" if self.previous else "fork" if self.prefix else "rerun" if self.source else "run"
 
 
 def start(spec: Start, *, dry_run: bool = False, detach: bool = False) -> int:
@@ -97,6 +100,8 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
     for note in spec.loaded.notes:  # ahead of the checks, whose errors they may explain
         print(hang("note       ", note), flush=True)
     with preparing(run_dir, spec.command, previous=spec.previous, code=spec.code) as termination:
+        if spec.prefix:
+            spec.prefix.make(run_dir)
         versions = checked(spec, request)
         termination.deferred = True
         with ignoring_signals(signal.SIGINT):

@@ -28,7 +28,8 @@ from drumbeat.launch.sweeps import space
 from drumbeat.launch.sweeps.notation import parse_words, section, values_of
 from drumbeat.launch.sweeps.sampler import check_sampler, ends_of
 
-SHARED = ("name", "launch.*", "deterministic", "watchdog.*", "checkpoints.disk_wait_minutes")
+SHARED = ("name", "launch.*", "deterministic", "watchdog.*", "checkpoints.disk_wait_minutes", "notify.*",
+          "tracking.to*")
 """Keys that all trials have in common, because they decide how processes are started."""
 
 

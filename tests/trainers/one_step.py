@@ -42,7 +42,7 @@ def step(model: nn.Module, task: Any, inputs: Any, targets: Any, n: int, **optio
     mine = shard(n, world.rank, world.size)
     indices = torch.arange(mine.start, mine.stop)
     before = {name: value.clone() for name, value in one.model.state_dict().items()}
-    loss = one.backward(Batch(rows(inputs, mine, n), rows(targets, mine, n), indices, indices, indices < 0), 0)
+    loss = one.backward([Batch(rows(inputs, mine, n), rows(targets, mine, n), indices, indices, indices < 0)], 0)
     assert one.settle(one.update())
     return float(loss), {name: (before[name] - value) / RATE for name, value in one.model.state_dict().items()}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.tasks import Classification, Task
+from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -19,7 +20,8 @@ WEIGHT = torch.tensor([1.0, 2.0, 3.0, 4.0])
 
 
 def loss(task: Task | None = None, *, mixes: bool = False) -> BatchLoss:
-    return BatchLoss(task or Classification(), ALONE, batch_size=5, seed=0, number=0, mixes=mixes)
+    return BatchLoss(task or Classification(), ALONE, Division.of(ALONE, None), batch_size=5, seed=0, number=0,
+                     mixes=mixes)
 
 
 def test_the_loss_of_mixed_targets_by_hand() -> None:
@@ -33,10 +35,10 @@ def test_the_loss_of_mixed_targets_by_hand() -> None:
 
 def test_the_scale_is_one_over_the_samples_or_their_weights() -> None:
     weighted = Classification(loss=nn.CrossEntropyLoss(weight=WEIGHT))
-    assert loss().scale(OWN) == 1 / 5
-    assert loss(weighted).scale(OWN) == pytest.approx(1 / float(WEIGHT[OWN].sum()))
+    assert loss().scale([OWN]) == 1 / 5
+    assert loss(weighted).scale([OWN]) == pytest.approx(1 / float(WEIGHT[OWN].sum()))
     both = KEPT * WEIGHT[OWN] + (1 - KEPT) * WEIGHT[PARTNER]
-    assert loss(weighted, mixes=True).scale(MIXED) == pytest.approx(1 / float(both.sum()))
+    assert loss(weighted, mixes=True).scale([MIXED]) == pytest.approx(1 / float(both.sum()))
 
 
 def test_a_task_may_have_no_weights() -> None:
@@ -45,5 +47,5 @@ def test_a_task_may_have_no_weights() -> None:
         losses = staticmethod(Classification().losses)
 
     own = loss(Own())  # type: ignore[arg-type]
-    assert own.scale(OWN) == 1 / 5
+    assert own.scale([OWN]) == 1 / 5
     assert torch.equal(own(OUTPUTS, OWN, 0.2, 0, alone=True), loss()(OUTPUTS, OWN, 0.2, 0, alone=True))

@@ -33,7 +33,7 @@ def failed(targets: list[int], *, limit: int = 9) -> str:
     batch = Batch(torch.ones(size, 2), torch.tensor(targets), torch.arange(size), torch.arange(size) + 10,
                   torch.zeros(size, dtype=torch.bool))
     with pytest.raises((IndexError, ValueError)) as raised:
-        runner_of(Picky(limit=limit), Classification(), batch_size=size).backward(batch, 0)
+        runner_of(Picky(limit=limit), Classification(), batch_size=size).backward([batch], 0)
     return error_message(raised.value)
 
 
@@ -75,5 +75,5 @@ class Pairs:
 def test_a_loss_of_the_whole_batch_is_not_tried_on_single_samples() -> None:
     batch = Batch(torch.ones(3, 2), torch.arange(3), torch.arange(3), torch.arange(3), torch.zeros(3, dtype=torch.bool))
     with pytest.raises(AttributeError, match="no two targets are the same") as raised:
-        runner_of(nn.Linear(2, 3), Pairs(), batch_size=3).backward(batch, 0)
+        runner_of(nn.Linear(2, 3), Pairs(), batch_size=3).backward([batch], 0)
     assert error_message(raised.value) == "no two targets are the same (samples 0, 1, 2 of data.train)"

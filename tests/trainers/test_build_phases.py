@@ -113,8 +113,8 @@ def test_parameters_that_the_model_has_frozen_itself_are_not_trained() -> None:
         runner = phase.make_runner()
         moved.append([network_name for network_name, value in network.named_parameters() if value.requires_grad])
         for batch in phase.make_batches(phase.schedule.steps - 1):
-            runner.start(batch, None)
-            runner.backward(batch, 0)
+            runner.start([batch], None)
+            runner.backward([batch], 0)
             runner.settle(runner.update())
         assert all(torch.equal(dict(network.named_parameters())[name], value) for name, value in frozen.items()), number
     assert moved == [["1.weight", "1.bias"], ["0.weight", "0.bias", "1.weight", "1.bias"]]

@@ -60,7 +60,7 @@ def test_a_frozen_type_keeps_its_statistics_while_the_rest_trains() -> None:
     runner = build_phase_runner(config, 0, model, Regression(), world, build_forward(config, world.device))
     runner.train_mode()
     indices = torch.arange(4)
-    runner.backward(Batch(torch.randn(4, 2), torch.ones(4, 1), indices, indices, indices < 0), 0)
+    runner.backward([Batch(torch.randn(4, 2), torch.ones(4, 1), indices, indices, indices < 0)], 0)
     assert runner.settle(runner.update())
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == ["0.weight", "0.bias", "2.weight", "2.bias"]

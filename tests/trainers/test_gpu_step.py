@@ -67,9 +67,9 @@ def test_a_step_waits_only_for_the_check_of_the_previous_one(gpu: FakeGpu, case:
     with gpu.watched():
         phase.start(gpu.pin(samples), None)
         gpu.acts.clear()
-        phase.backward(samples, 0)
+        phase.backward([samples], 0)
         check = phase.update()
-        phase.backward(samples, 1)
+        phase.backward([samples], 1)
         assert phase.settle(check)
         phase.update()
     assert not gpu.waits, "\n".join(gpu.waits)
@@ -81,7 +81,7 @@ def test_the_host_waits_if_the_optimizer_cannot_skip_a_step(gpu: FakeGpu) -> Non
     name, changes, number, samples = CASES["mixed and weighted"]
     phase = runner(gpu, load(name, [*changes, "phases.train.optimizer={_target_: torch.optim.RMSprop}"]).config, number)
     with gpu.watched():
-        phase.backward(gpu.pin(samples), 0)
+        phase.backward([gpu.pin(samples)], 0)
         phase.update()
     assert gpu.acts == ["pass", "pass", "pass", "wait"]
 

@@ -142,9 +142,9 @@ def test_a_nan_gradient_is_not_blamed_on_ranks_that_do_not_exist() -> None:
     """A finite loss can have a gradient that is not finite: the square root at 0."""
     batch = Batch(None, None, torch.tensor([7]), torch.tensor([3]), torch.zeros(1, dtype=torch.bool))
     one, two = (World(rank=0, local_rank=0, size=size, device=torch.device("cpu")) for size in (1, 2))
-    assert str(not_finite(5, torch.tensor(0.25), batch, one)) == (
+    assert str(not_finite(5, torch.tensor(0.25), [batch], one)) == (
         "NaN or Inf gradient at step 5 on rank 0: the loss is 0.25; positions 7 (sample 3)")
-    assert str(not_finite(5, torch.tensor(0.25), batch, two)) == (
+    assert str(not_finite(5, torch.tensor(0.25), [batch], two)) == (
         "NaN or Inf gradient at step 5; the loss of rank 0 is finite")
 
 
@@ -158,7 +158,7 @@ def test_the_samples_whose_loss_is_not_finite_are_named_alone(losses: list[float
     """In micro-batches of two; all of them if none is known to be the cause."""
     batch = Batch(None, None, torch.tensor([7, 8, 9]), torch.tensor([3, 4, 0]), torch.zeros(3, dtype=torch.bool))
     one, names = World(rank=0, local_rank=0, size=1, device=torch.device("cpu")), ["x.png", "", "", "a.png", "b.png"]
-    found = str(not_finite(5, torch.tensor(losses).sum(), batch, one, torch.tensor(losses).split(2), names))
+    found = str(not_finite(5, torch.tensor(losses).sum(), [batch], one, torch.tensor(losses).split(2), names))
     assert found.partition("; ")[2] == said
 
 

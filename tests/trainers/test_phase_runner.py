@@ -50,7 +50,7 @@ def runner(*, model: Callable[[], nn.Module] = lambda: nn.Linear(3, 4), task: Ta
 
 def take(one: PhaseRunner, samples: Batch, step: int) -> tuple[Tensor, bool]:
     """A step as the loop takes it: its loss, and whether it was taken."""
-    loss = one.backward(samples, step)
+    loss = one.backward([samples], step)
     return loss, one.settle(one.update())
 
 
@@ -82,7 +82,7 @@ class Draws(nn.Linear):
 
 def test_a_step_repeats_what_python_and_numpy_draw() -> None:
     one = runner(model=lambda: Draws(3, 4))
-    losses = [one.backward(batch(OWN), step).item() for step in (3, 4, 3)]
+    losses = [one.backward([batch(OWN)], step).item() for step in (3, 4, 3)]
     assert losses[0] == losses[2] != losses[1]
 
 
@@ -208,7 +208,7 @@ def test_the_start_foresees_the_optimizers_tensors(optimizer: str, options: dict
                         options=options) for _ in range(2))
     before, made = weights_sha256(one.model.state_dict()), set(one.state()[0])
     versions = [parameter._version for parameter in one.trained]
-    foreseen = one.start(batch(OWN), None)
+    foreseen = one.start([batch(OWN)], None)
     assert weights_sha256(one.model.state_dict()) == before
     assert [parameter._version for parameter in one.trained] == versions, "the weights are not written to"
     assert set(one.state()[0]) == made
@@ -262,7 +262,7 @@ def test_a_pass_is_seeded_as_by_torch() -> None:
     drawn: list[Tensor] = []
     one = runner()
     one.model.register_forward_pre_hook(lambda module, given: drawn.append(torch.rand(3)))
-    one.backward(batch(OWN), 7)
+    one.backward([batch(OWN)], 7)
     torch.manual_seed(key(0, "step", 0, 7, 0))
     assert torch.equal(drawn[0], torch.rand(3))
 

@@ -88,12 +88,12 @@ def trained(world: World, run: RunDir, *, steps: int, request: ProfileRequest, e
         batch_size=4 * world.size, micro_batch_size=2, forward=Forward(
             device=world.device, transforms=nn.Identity(), channels_last=False, bf16=False),
         make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
-    runner.start(batch(), None)
+    runner.start([batch()], None)
     for step in range(steps):
         if step == 1:
             Profiling(request, runner, run.attempt(0), step).start()
         runner.times.waited = 0.0
-        runner.backward(batch(), step)
+        runner.backward([batch()], step)
         runner.settle(runner.update())
         if evaluates:
             with evaluation_mode(runner.model):

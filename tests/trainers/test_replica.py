@@ -47,7 +47,7 @@ class Experts(nn.Module):
         return outputs
 
 
-def trained(world: World, micro_batch_size: int | None, **changes: Any) -> dict[str, Tensor]:
+def trained(world: World, micro_batch_size: int | str | None, **changes: Any) -> dict[str, Tensor]:
     """The weights after six steps of AdamW, which decays the weights that have a gradient, if it is 0, too."""
     config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 8, "micro_batch_size": micro_batch_size, "model": {"_target_": "x"},
@@ -60,13 +60,13 @@ def trained(world: World, micro_batch_size: int | None, **changes: Any) -> dict[
     indices = torch.arange(mine.start, mine.stop)
     for number, (rows, routes) in enumerate(zip(ROWS, ROUTES, strict=True)):
         inputs = torch.stack([rows, torch.tensor(routes).float()], 1)[mine.start:mine.stop]
-        runner.backward(Batch(inputs, inputs[:, :1] ** 2, indices, indices, indices < 0), number)
+        runner.backward([Batch(inputs, inputs[:, :1] ** 2, indices, indices, indices < 0)], number)
         assert runner.settle(runner.update())
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
 
 
 def on_two(world: World, folder: str) -> None:
-    for micro in (None, 1):
+    for micro in (None, 1, "auto"):
         found = trained(world, micro)
         if world.is_main:
             save_file(found, f"{folder}/{micro}.safetensors")
@@ -74,7 +74,7 @@ def on_two(world: World, folder: str) -> None:
 
 def test_parameters_that_some_ranks_or_none_use_are_trained_as_on_one_rank(tmp_path: Path) -> None:
     on_ranks(2, on_two, tmp_path)
-    for micro in (None, 1):
+    for micro in (None, 1, "auto"):
         expected = trained(ALONE, micro)
         for name, value in load_file(tmp_path / f"{micro}.safetensors").items():
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)

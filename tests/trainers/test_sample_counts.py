@@ -41,7 +41,7 @@ def batch(step: int, replaced: int = 0) -> Batch:
 
 def take(counts: SampleCounts, progress: Progress, steps: int, replaced: int = 0) -> Progress:
     for _ in range(steps):
-        counts.add(batch(progress.phase_step, replaced))
+        counts.add([batch(progress.phase_step, replaced)])
         progress = progress.advanced(6)
     return progress
 

@@ -25,6 +25,7 @@ from drumbeat.trainers.guards import NotFiniteError
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.sample_counts import SampleCounts
 from drumbeat.trainers.saving import Saver
+from drumbeat.trainers.step_recorder import StepRecorder
 from drumbeat.trainers.stopping import StopCoordinator
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.time_spent import TimeSpent
@@ -51,6 +52,7 @@ def parts(run: RunDir, *, world: World = ALONE, stops: bool = False, **changes: 
     return Saver(counts=SampleCounts(attempt.number), world=world, model=model, checkpoints=Checkpoints(
         run, attempt, keep=1), coordinator=StopCoordinator(world, attempt, save_seconds=math.inf, saved_at=0.0),
         tracker=NullTracker(), time_spent=TimeSpent({}, began=time.time()), stops_at_nonfinite=stops,
+        steps=StepRecorder(world, attempt.steps, 0),
         **given), runner  # type: ignore[arg-type]
 
 
@@ -59,9 +61,9 @@ def take(saver: Saver, runner: PhaseRunner, value: float = 1.0) -> None:
     step = saver.progress.step
     batch = Batch(torch.full((3, 2), value), torch.tensor([0, 1, 0]), torch.arange(3) + 3 * step, torch.arange(3),
                   torch.tensor([False, False, True]))
-    loss = runner.backward(batch, step)
+    loss = runner.backward([batch], step)
     saver.settle(runner)
-    saver.take(runner, batch, loss)
+    saver.take(runner, [batch], loss)
 
 
 def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -> None:
@@ -70,7 +72,7 @@ def test_a_step_counts_at_once_and_its_samples_when_it_is_settled(run: RunDir) -
     assert (saver.progress.step, saver.progress.phase_step, saver.progress.samples) == (1, 1, 3)
     assert saver.counts.steps == 0
     assert saver.pending is not None
-    assert (saver.pending.batch.inputs, saver.pending.batch.targets) == (None, None)
+    assert [(part.inputs, part.targets) for part in saver.pending.parts] == [(None, None)]
     saver.settle(runner)
     counts = saver.counts.count()
     assert (saver.pending, counts.steps, counts.samples, counts.replaced) == (None, 1, 3, 1)

@@ -57,11 +57,11 @@ def batch(number: int = 4) -> Batch:
 
 
 def train(phase: PhaseRunner, waited: float = 0.0) -> Times:
-    phase.start(batch(), None)  # whose pass is discarded, and not counted
+    phase.start([batch()], None)  # whose pass is discarded, and not counted
     for step in range(STEPS):
         time.sleep(waited)
         phase.times.waited = waited
-        phase.backward(batch(), step)
+        phase.backward([batch()], step)
         phase.update()
     return phase.times.read()
 
@@ -120,7 +120,7 @@ def test_a_kernel_without_schedstat(monkeypatch: pytest.MonkeyPatch) -> None:
 def step(times: StepTimes, waited: float = 0.0) -> None:
     times.waited = waited
     times.begin(3)
-    times._own_gradients(torch.zeros(()))  # as autograd does
+    times.own_gradients(torch.zeros(()))  # as autograd does
     times.reduced()
     times.end()
 

@@ -4,7 +4,8 @@
 
 prints a JSON list of the differences and errors.
 
-With `exact`, bit for bit. Without, the number of ranks was different, so metrics may differ within `BAND`.
+With `exact`, bit for bit. Without, the number of ranks was different, so metrics may differ within `BAND`; runs with
+`virtual_ranks` are compared exactly then too.
 """
 
 from __future__ import annotations

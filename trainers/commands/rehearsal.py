@@ -114,7 +114,8 @@ def with_few(config: Config, batch: Batch) -> tuple[Config, Batch]:
     size = len(batch.positions)
     precision = "fp32" if config.precision == "fp16" else config.precision
     micro = 1 if config.micro_batch_size == 1 else None
-    return (dataclasses.replace(config, precision=precision, compile={}, micro_batch_size=micro),
+    virtual = None if config.virtual_ranks is None else 1
+    return (dataclasses.replace(config, precision=precision, compile={}, micro_batch_size=micro, virtual_ranks=virtual),
             batch if uncut(batch, size) else Batch(*(rows(part, range(FEW), size) for part in batch)))
 
 
@@ -146,13 +147,14 @@ def _rehearse_phase(config: Config, where: str, live: PhaseRunner, resumed: Phas
             runner.settle(runner.update())
     one, other = (SimpleNamespace(optimizer=runner.optimizer, scheduler=runner.scheduler) for runner in (live, resumed))
     return _lost(differences(one, other, "", live.names, resumed.names), where) or without_gradient(
-        without, where, world_size, notes, find_unused=config.find_unused_parameters)
+        without, where, world_size, notes,
+        find_unused=config.find_unused_parameters or config.virtual_ranks is not None)
 
 
 def _backward(runner: PhaseRunner, batch: Batch, step: int) -> list[str]:
     """The gradients of a step. Returns the names of the parameters that have none, as the config calls them."""
     runner.train_mode()
-    runner.backward(batch, step)
+    runner.backward([batch], step)
     wrapper = "model." if isinstance(runner.model, ModelAndTask) else ""
     return [runner.names[parameter].removeprefix(wrapper) for parameter in runner.trained if parameter.grad is None]
 
@@ -243,6 +245,7 @@ def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, ba
 
 
 def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:
+    config = dataclasses.replace(config, virtual_ranks=config.virtual_ranks and world.size)
     runner = build_phase_runner(config, len(config.phases) - 1, model, task, world, build_forward(config, world.device))
     runner.batch_size = runner.loss.batch_size = world.size * len(batch.positions)
     _backward(runner, batch, 0)

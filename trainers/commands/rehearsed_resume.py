@@ -4,12 +4,14 @@ checkpoint."""
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, PreflightError, RunError
 from drumbeat.configs.run.changes import taken
-from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress, Span
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.manifest import checkpoint_path, damage, saved_steps
 from drumbeat.configs.schema import Config
 from drumbeat.data.loader import Batch
@@ -29,7 +31,24 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
     """The newest intact checkpoint of a run, in which nothing is changed; None without one."""
     folder = RunDir(run)
     intact = (path for step in saved_steps(folder) if not damage(path := checkpoint_path(folder, step)))
-    return next((Checkpoint(path, CheckpointState.require(path / "state.json")) for path in intact), None)
+    found = next((Checkpoint(path, CheckpointState.require(path / "state.json")) for path in intact), None)
+    return _at_step_of_fork(found, Fork.read(folder.fork)) if found else None
+
+
+def _at_step_of_fork(checkpoint: Checkpoint, fork: Fork | None) -> Checkpoint | None:
+    """The checkpoint as it will be at the step of a fork that is still to be reached, with the weights that it has now;
+    None if that is in another phase, of which it has no state."""
+    part, progress = fork and fork.part(checkpoint.progress.step), checkpoint.progress
+    if not fork or not part:
+        return checkpoint
+    if fork.phase != progress.phase:
+        return None
+    steps = fork.step - progress.step
+    span = Span(phase=fork.phase, first_step=progress.phase_step, steps=steps, samples=0, digest="0", attempt=0,
+                world_size=1)
+    moved = replace(progress, step=fork.step, phase_step=progress.phase_step + steps,
+                    ledger=(*progress.ledger, span))
+    return replace(checkpoint, state=replace(checkpoint.state, progress=moved, config=fork.parts[-1].config))
 
 
 def progress_with(config: Config, checkpoint: Checkpoint) -> Progress:
@@ -52,9 +71,9 @@ def rehearse_resume(config: Config, task: Task, batch: Batch, checkpoint: Checkp
         load_weights(model, checkpoint.model(), checkpoint.path, str(config.model.get("_target_")))
         runner = build_phase_runner(few, number, model, task, CPU, build_forward(few, CPU.device), None,
                                     build_earlier(few, number, model, schedule, progress, checkpoint.state.config))
-        runner.start(samples, checkpoint)
+        runner.start([samples], checkpoint)
         runner.train_mode()
-        runner.backward(samples, progress.phase_step)
+        runner.backward([samples], progress.phase_step)
         runner.settle(runner.update())
     except (PreflightError, RunError) as error:
         raise PreflightError(*error.faults) from error

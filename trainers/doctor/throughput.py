@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -69,14 +70,14 @@ def decode(images: ImageFiles, number: int) -> int:
 def step_rate(config: Config, sets: Sets, batch: Any, device: torch.device) -> float:
     """Samples per second of a training step of the first phase."""
     world = World(rank=0, local_rank=0, size=1, device=device)
-    config = with_facts(config, facts_of(sets.train))
+    config = replace(with_facts(config, facts_of(sets.train)), virtual_ranks=None)
     task = build_task(config, sets, device)
     runner = build_phase_runner(config, 0, place_model(config, device, task), task, world,
                                 build_forward(config, world.device))
-    runner.start(batch, None)
+    runner.start([batch], None)
 
     def step(number: int) -> int:
-        runner.backward(batch, number)
+        runner.backward([batch], number)
         runner.settle(runner.update())
         if device.type == "cuda":
             torch.cuda.synchronize(device)

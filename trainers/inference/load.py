@@ -28,7 +28,7 @@ def use_training_settings(run: RunDir) -> None:
     """Sets threads and kernels as in training, because the last digits depend on both. The number of threads is limited
     to the cores of this machine."""
     config, plan = read(run.config), JobPlan.read(run.plan)
-    planned = plan.topology.cpus_per_rank if plan else 1
+    planned = plan.topology.threads if plan else 1
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     prefer_determinism(deterministic=config.deterministic, threads=min(planned, len(os.sched_getaffinity(0))))
     set_precision(config.precision)

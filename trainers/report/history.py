@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from markupsafe import Markup
 
@@ -23,12 +24,16 @@ LOG_LINES = 60
 
 
 def attempts(view: View, progress: Progress) -> Markup:
-    """A table of all attempts: when each started, on how many ranks, how many of its steps were saved, how it ended."""
-    rows = []
+    """A table of all attempts: when each started, on how many ranks, how many of its steps were saved, how it ended.
+    The first row of a fork has the steps of the checkpoint that it started from."""
+    start = view.fork.start if view.fork else 0
+    ends = accumulate(span.steps for span in progress.ledger)
+    ledger = [span for span, end in zip(progress.ledger, ends, strict=True) if end > start]
+    rows = [("", "", "", f"{start:,}", f"of run {view.fork.parent}")] if view.fork and start else []
     for attempt in view.run.all_attempts():
-        mine = [span for span in progress.ledger if span.attempt == attempt.number]
-        start = AttemptStart.read(attempt.launch)
-        rows.append((str(attempt.number), moment(start.time) if start else "", str(mine[0].world_size) if mine else "",
+        mine = [span for span in ledger if span.attempt == attempt.number]
+        began = AttemptStart.read(attempt.launch)
+        rows.append((str(attempt.number), moment(began.time) if began else "", str(mine[0].world_size) if mine else "",
                      f"{sum(span.steps for span in mine):,}",
                      _end_of(attempt, view.state if attempt == view.attempt else None)))
     return page.table(["attempt", "started", "ranks", "steps saved", "end"], rows) if rows else Markup()

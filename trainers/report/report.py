@@ -135,6 +135,7 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
         f", {ranks.nodes} nodes x {ranks.ranks_per_node}" if ranks.nodes > 1 else "") + (
         f", {ranks.cpus_per_rank} core{'s' * (ranks.cpus_per_rank != 1)} each")
     backends = {"slurm": "SLURM job", "here": "SLURM allocation (--here)", "debug": "one process (--debug)"}
+    yield "fork of", view.fork.text if view.fork else ""
     yield "backend", backends.get(job.backend, "local processes") if job else ""
     yield "submitted on" if job and job.backend == "slurm" else "machine", job.host if job else ""
     yield "SLURM job" if job and job.backend in ("slurm", "here") else "process", (job.id if job else None) or ""
@@ -145,7 +146,8 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "ended early", "; ".join(end.text for end in result.ended) if result else ""
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
-    yield "steps skipped", f"{result.steps_skipped:,} (NaN or Inf)" if result and result.steps_skipped else ""
+    reason = "NaN or Inf, also by the scale of fp16" if config.precision == "fp16" else "NaN or Inf"
+    yield "steps skipped", f"{result.steps_skipped:,} ({reason})" if result and result.steps_skipped else ""
     yield "SHA-256 of the weights", result.weights_sha256 if result else ""
     yield "exactness", exactness(view.changes)
     yield "determinism", claim(view.run)

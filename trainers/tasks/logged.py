@@ -25,12 +25,16 @@ Logs = dict[str, Tensor]
 class Logged:
     """What this rank has logged in a step."""
 
-    values: Logs = field(default_factory=dict)
+    parts: dict[int, Logs] = field(default_factory=dict)
+    """The values of each of this rank's parts of the batch."""
     images: dict[str, Tensor] = field(default_factory=dict)
+    part: int = 0
+    """The part that is computed now."""
 
     def add(self, name: str, total: Tensor, count: int) -> None:
         new = torch.stack([total.double(), torch.full_like(total, count, dtype=torch.float64)])
-        self.values[name] = self.values[name] + new.to(self.values[name].device) if name in self.values else new
+        values = self.parts.setdefault(self.part, {})
+        values[name] = values[name] + new.to(values[name].device) if name in values else new
 
 
 _open: Logged | None = None
@@ -45,6 +49,13 @@ def logging(into: Logged | None) -> Iterator[None]:
         yield
     finally:
         _open = before
+
+
+def begin_part(part: int) -> None:
+    """What is logged from now on is of this part of the batch. What was logged for it before does not count."""
+    if _open is not None:
+        _open.part = part
+        _open.parts.pop(part, None)
 
 
 def log(name: str, value: Tensor | float | Callable[[], Tensor | float]) -> None:
@@ -76,7 +87,7 @@ def summed_and_logged(losses: Tensor | Mapping[str, Tensor], scale: Tensor | flo
 
 
 def means(parts: Sequence[Logs]) -> dict[str, float]:
-    """The values that the ranks have logged, which may have different names."""
+    """The values that were logged for the parts of a batch, in order; they may have different names."""
     totals: Logs = {}
     for part in parts:
         for name, value in part.items():

@@ -53,8 +53,8 @@ def test_each_file_is_read_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) ->
     view = View.read(run)
     assert (view.state, view.ended, view.backend, view.verdict) == ("running", False, "local", "")
     assert view.seconds_since_heartbeat() < 60
-    assert sorted(read) == ["heartbeat.json", "job.json", "plan.json", "ranks.json", "result.json", "status.json",
-                            "versions.json"]
+    assert sorted(read) == ["fork.json", "heartbeat.json", "job.json", "plan.json", "ranks.json", "result.json",
+                            "status.json", "versions.json"]
 
 
 def test_a_run_that_starts_again_has_come_as_far_as_before(run: RunDir) -> None:

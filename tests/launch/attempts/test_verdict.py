@@ -65,6 +65,22 @@ def test_finished(run: RunDir) -> None:
     assert Verdict.read(attempt.verdict) == verdict
 
 
+def test_the_next_part_of_a_fork_is_another_attempt_that_counts_as_no_failure(run: RunDir) -> None:
+    """Unless it is asked to stop at this very step."""
+    checkpoint(run, 12)
+    fail(run, restarts=1)
+    attempt = run.claim_attempt()
+    Saved(state="stopped", step=12, continues=True).write(attempt.saved)
+    verdict = verdict_of(run, attempt, restarts=1)
+    assert (verdict.outcome, verdict.next, verdict.state, verdict.step) == ("stopped", "restart", "running", 12)
+    verdict.write(attempt.verdict)
+    assert fail(run, restarts=1).next == "restart"
+    attempt = run.claim_attempt()
+    Saved(state="stopped", step=20, continues=True).write(attempt.saved)
+    attempt.request_stop("stopped")
+    assert verdict_of(run, attempt, restarts=1).message == "stopped at step 20: as asked"
+
+
 @pytest.mark.parametrize(("reason", "slurm", "words", "after", "state"), [
     ("stopped", "", "as asked", "leave", "stopped"),
     ("stopped", "preempted", "as asked", "leave", "stopped"),

@@ -47,6 +47,12 @@ def test_ranks_and_cores(tmp_path: Path, assignments: list[str], backend: str, c
                                        "batch_size 10 is smaller than the world size, 13"]),
     (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["batch_size 10 is smaller than the world size, 12"]),
     (["launch.gpus=2"], "local", 0, ["this machine has no GPU"]),
+    (["launch.procs=4", "virtual_ranks=3"], "local", 0, ["3 virtual ranks cannot be divided among 4 ranks"]),
+    (["virtual_ranks=11", "deterministic=false", "compile={mode: max-autotune}"], "local", 0, [
+        "phases.finetune.batch_size 10 is smaller than the number of virtual ranks",
+        "the same bits at any number of ranks need deterministic kernels",
+        "torch.compile chooses kernels by the shapes that it has seen before, and which those are depends on the "
+        "number of ranks", "torch.compile chooses kernels by their measured speed"]),
     (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
     (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
     (["launch.nodes=2"], "local", 0, ["more than one node needs a cluster"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
@@ -18,7 +19,7 @@ from tests.tiny import CONFIG
 
 NOBODY = 65534
 EXECUTING = ["evaluate tiny", "predict tiny photo.png", "resume tiny --dry-run", "rerun tiny --dry-run",
-             "run --resume tiny --dry-run"]
+             "fork tiny --at 3 --dry-run", "run --resume tiny --dry-run"]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 
 
@@ -32,10 +33,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     run.claim_attempt()
     write_state(run, "stopped")
     (run.checkpoints / "step-00000003").mkdir(parents=True)
+    CheckpointState(progress=Progress(step=3)).write(run.checkpoints / "step-00000003" / "state.json")
     (run.checkpoints / "last").symlink_to("step-00000003")
     code = run.path / "code" / "theirs"
     (code / "drumbeat" / "launch" / "backends").mkdir(parents=True)
     (code / "drumbeat" / "launch" / "backends" / "task.py").write_text("")
+    (code / "drumbeat" / "configs" / "run").mkdir(parents=True)
+    (code / "drumbeat" / "configs" / "run" / "fork.py").write_text("")
     CodeSnapshot(trees=(CodeTree(name="theirs", folder="/theirs"),), home="theirs", folder="theirs").write(
         run.path / "code" / "snapshot.json")
     (tmp_path / "photo.png").write_bytes(b"")

@@ -13,6 +13,7 @@ from drumbeat.configs.load import read
 from drumbeat.configs.run.changes import kept
 from drumbeat.configs.run.checkpoint_records import CheckpointState, ConfigChange, PhaseEnd, Progress
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork, Part
 from drumbeat.configs.run.manifest import checkpoint_path
 from drumbeat.launch.commands.main import main
 from tests.launch.start.submitted import SUBMIT, only_run
@@ -192,3 +193,22 @@ def test_more_hours_continue_a_run_whose_hours_ended_with_a_phase(failed: RunDir
     assert main(["resume", "small", "phases.finetune.epochs=99"]) == 2
     assert "budget.hours=N" in capsys.readouterr().err
     assert main(["resume", "small", "budget.hours=3", "--no-preflight"]) == 0
+
+
+def test_a_fork_before_its_step_is_not_changed_by_its_own_config(failed: RunDir, monkeypatch: pytest.MonkeyPatch,
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    """What it is changed to meanwhile holds from its step on, and may be what may change there."""
+    monkeypatch.setattr("drumbeat.launch.start.preflight.preflight", lambda config, plan: pytest.fail("checked"))
+    save(failed, 100, Progress(step=100, phase=0, phase_step=100))
+    shutil.rmtree(checkpoint_path(failed, 200))
+    part = Part(until=300, config=kept(read(failed.config)))
+    Fork(parent="20260101-000000-aaaaa", folder="/runs", step=300, start=100, phase=1, parts=(part,)).write(failed.fork)
+    failed.config.write_text(failed.config.read_text().replace("batch_size: 12", "batch_size: 4"))
+    capsys.readouterr()
+    assert main(["resume", "small", "phases.finetune.freeze=[x]"]) == 2
+    assert "phases.finetune.freeze cannot change on resume: the optimizer's saved" in capsys.readouterr().err
+    assert main(["resume", "small", "phases.finetune.optimizer.lr=0.01", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "the run is exact up to step 300" in " ".join(out.replace("#", "").split())
+    assert "batch_size changed" not in out
+    assert main(["resume", "small"]) == 0

@@ -52,11 +52,13 @@ data:
   workers: null
 batch_size: 12                            # small.yaml:2
 micro_batch_size: null
+virtual_ranks: null
 precision: auto
 channels_last: true
 deterministic: true
 recompute: []
 compile: {}
+sync_batchnorm: false
 find_unused_parameters: false
 on_nonfinite: stop
 phases:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
+from drumbeat.configs.run.changes import kept
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork, Part
 from drumbeat.configs.run.manifest import checkpoint_path
 from drumbeat.configs.run.records import Result
 from drumbeat.trainers.commands.preflight import preflight
@@ -66,6 +69,20 @@ def test_the_newest_intact_checkpoint_is_read_and_nothing_is_moved(stopped: RunD
     assert found is not None
     assert found.progress.step == 3
     assert checkpoint_path(run, 4).exists()
+
+
+def test_a_fork_is_checked_at_its_step(stopped: RunDir, tmp_path: Path) -> None:
+    """Which its checkpoint has not reached; in another phase there is no state to check it with."""
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(stopped.path, run.path, symlinks=True)
+    part = Part(until=5, config=kept(load(run.path / "rows.yaml", [ADAM]).config))
+    fork = Fork(parent="20260101-000000-aaaaa", folder="/runs", step=5, start=4, phase=0, parts=(part,))
+    fork.write(run.fork)
+    check(run, "batch_size=3", "phases.head.optimizer.lr=0.01")
+    with pytest.raises(PreflightError, match=r"phase head has already trained for 1\.667 epochs"):
+        check(run, "phases.head.epochs=1.6")
+    replace(fork, phase=1).write(run.fork)
+    assert newest_checkpoint(run.path) is None
 
 
 CONFIG = """

@@ -93,7 +93,7 @@ def train(run: RunDir, attempts: list[tuple[int, int]], data: str = "") -> Progr
                     break
                 steps -= 1
                 for counts, batch in zip(accounts, step, strict=True):
-                    counts.add(batch)
+                    counts.add([batch])
                 progress = progress.advanced(table.batch_size)
                 if progress.step % 3 == 0 or progress.phase_step == table.steps or steps == 0:
                     for counts in accounts:

@@ -149,8 +149,8 @@ def test_nothing_is_kept_but_in_the_step_of_a_point() -> None:
             log("d", 1.0)
         assert summed_and_logged({"x": torch.ones(2), "y": torch.ones(2)}, 0.25).tolist() == [2.0, 2.0]
     log("a", never)
-    assert means([kept.values, {"a": torch.tensor([8.0, 1.0])}, {}]) == {"a": 5.0, "c": 5.0, "x": 0.5, "y": 0.5}
-    assert not kept.values["a"].requires_grad
+    assert means([kept.parts[0], {"a": torch.tensor([8.0, 1.0])}, {}]) == {"a": 5.0, "c": 5.0, "x": 0.5, "y": 0.5}
+    assert not kept.parts[0]["a"].requires_grad
 
 
 def test_terms_of_different_shapes_are_an_error() -> None:
@@ -164,4 +164,4 @@ def test_a_tensor_without_values_is_no_value() -> None:
         log("never", torch.zeros(0))
         for values in (torch.zeros(0), torch.tensor([1.0, 3.0])):
             log("some", values)
-    assert means([found.values]) == {"some": 2.0}
+    assert means([found.parts[0]]) == {"some": 2.0}

@@ -1,0 +1,1 @@
+"""Computing steps of runs again: `drumbeat replay` and `drumbeat bisect`."""
