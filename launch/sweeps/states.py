@@ -16,7 +16,7 @@ from drumbeat.configs.text_table import aligned
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.typed import command
-from drumbeat.launch.runs.listing import UNKNOWN, describe_each
+from drumbeat.launch.runs.listing import COLUMNS, UNKNOWN, describe_each
 from drumbeat.launch.runs.rows import metrics_text, row
 from drumbeat.launch.sweeps.find import sweep_command
 
@@ -108,7 +108,7 @@ def status_text(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) ->
                              f"{' '.join(order[0].trial.assignments)}"))
     rows.append(("queue", _queue_text(folder, sweep)))
     typed = []
-    if left and state_text(sweep, states) in ("stopped", "ended", WAITING):
+    if left and state_text(sweep, states) in ("stopped", "ended"):
         typed.append(("resume", sweep_command("resume", folder)))
     if order:
         typed.append(("repeat", command("rerun", folder.run(sweep, order[0].trial.number))))
@@ -138,9 +138,9 @@ def cells(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> tuple
     """The sweep's row in the table of `ls`."""
     order, total = best_of(sweep, states), sum(one.step / one.steps for one in states if one.steps)
     finished = sum(one.state == "finished" for one in states)
-    return ("sweep", folder.name, state_text(sweep, states), f"{finished}/{len(states)}",
-            f"{total / len(states):.0%}" if states else "",
-            f"{sweep.monitor} {order[0].best:.4f}" if order else "", "", "")
+    found = ("sweep", folder.name, state_text(sweep, states), f"{finished}/{len(states)}",
+             f"{total / len(states):.0%}" if states else "", f"{sweep.monitor} {order[0].best:.4f}" if order else "")
+    return (*found, *[""] * (len(COLUMNS) - len(found)))
 
 
 def facts(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> dict[str, Any]:
