@@ -27,6 +27,7 @@ from drumbeat.configs.layers import (
     flag_layer,
     left_out,
     short,
+    sweep_section,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.notifications import notify_faults
@@ -106,26 +107,13 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
     Relative paths are resolved against the current folder. Raises `ConfigError`.
     """
     files = file_layers(find(file))
-    sweep = _sweep_section(files)
+    sweep = sweep_section(files)
     layers = [*files, *_typed(assignments, flags or {})]
     config, places = build(Config, layers, record=True)
     config = _without_removed_phases(config)
     return _checked(Loaded(config=config, layers=layers, places=places, references=references(layers), sweep=sweep,
                            notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))]),
                     layers[0].origin)
-
-
-def _sweep_section(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Takes the `sweep:` section out of the layers. Raises `ConfigError`."""
-    found: dict[str, Any] = {}
-    for layer in layers:
-        section = layer.values.pop("sweep", {})
-        if not isinstance(section, dict):
-            raise ConfigError(Fault(what="`sweep:` must be a section of keys and the values to try",
-                                    where=layer.where("sweep"), given=f"sweep: {inline(section)}",
-                                    remedy="For example: sweep: {seed: 0..4}"))
-        found |= section
-    return found
 
 
 def _checked(loaded: Loaded, origin: str) -> Loaded:
