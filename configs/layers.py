@@ -126,6 +126,19 @@ def left_out(layers: Sequence[Layer]) -> list[str]:
     return [note for key, old in lost.items() if (note := _left_out(key, old, _section(values, key)))]
 
 
+def sweep_section(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Takes the `sweep:` section out of the layers. Raises `ConfigError`."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        section = layer.values.pop("sweep", {})
+        if not isinstance(section, dict):
+            raise ConfigError(Fault(what="`sweep:` must be a section of keys and the values to try",
+                                    where=layer.where("sweep"), given=f"sweep: {inline(section)}",
+                                    remedy="For example: sweep: {seed: 0..4}"))
+        found |= section
+    return found
+
+
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of everything that is not itself a section with keys."""
     for key, value in values.items():

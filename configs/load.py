@@ -27,6 +27,7 @@ from drumbeat.configs.layers import (
     flag_layer,
     left_out,
     short,
+    sweep_section,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
 from drumbeat.configs.notifications import notify_faults
@@ -55,6 +56,8 @@ class Loaded:
     """The values that are written as references to other keys, ${KEY}, by dotted key."""
     notes: Sequence[str] = ()
     """What the user should know: sentences without full stops."""
+    sweep: Mapping[str, Any] = field(default_factory=dict)
+    """The file's `sweep:` section, which only `drumbeat sweep` reads."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -103,10 +106,12 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
 
     Relative paths are resolved against the current folder. Raises `ConfigError`.
     """
-    layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
+    files = file_layers(find(file))
+    sweep = sweep_section(files)
+    layers = [*files, *_typed(assignments, flags or {})]
     config, places = build(Config, layers, record=True)
     config = _without_removed_phases(config)
-    return _checked(Loaded(config=config, layers=layers, places=places, references=references(layers),
+    return _checked(Loaded(config=config, layers=layers, places=places, references=references(layers), sweep=sweep,
                            notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))]),
                     layers[0].origin)
 

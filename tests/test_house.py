@@ -33,7 +33,7 @@ MAY_IMPORT = {
 """The packages that each package may import. `api` is a module that stands above them all: src/drumbeat/api.py."""
 
 ROOMS = {
-    "launch": [{"commands"}, {"start", "drill", "replay"}, {"runs", "node"}, {"backends"},
+    "launch": [{"commands"}, {"sweeps"}, {"start", "drill", "replay"}, {"runs", "node"}, {"backends"},
                {"plan", "slurm", "attempts"}],
     "trainers": [{"comparison"}, {"commands", "report"}, {"inference", "doctor", "trackers"}, {""},
                  {"checkpoints", "tasks"}],

@@ -51,9 +51,14 @@ class CodeSnapshot(Record):
 
 
 def newest_code(run: Path) -> Path | None:
-    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without
-    one."""
-    numbers = {int(found[1] or 1): path for path in run.glob("code*")
+    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; otherwise that of
+    the sweep whose trial it is; None without one."""
+    return next(filter(None, map(newest_in, (run, run.parent))), None)
+
+
+def newest_in(folder: Path) -> Path | None:
+    """The newest snapshot in a folder itself; None without one."""
+    numbers = {int(found[1] or 1): path for path in folder.glob("code*")
                if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
     return numbers[max(numbers)] if numbers else None
 

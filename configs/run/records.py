@@ -28,8 +28,9 @@ BackendName = Literal["debug", "local", "here", "slurm"]
 State = Literal["pending", "running", "paused", "preempted", "stopped", "failed", "finished", "cancelled"]
 ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
 
-JOB_ID = re.compile(r"[0-9]{1,20}(;[A-Za-z0-9_-]{1,64})?")
-"""A process id, or the number of a SLURM job, perhaps with its cluster: it becomes a part of paths and commands."""
+JOB_ID = re.compile(r"[0-9]{1,20}(_[0-9]{1,10})?(;[A-Za-z0-9_-]{1,64})?")
+"""A process id, or the number of a SLURM job, perhaps with that of its task and its cluster: it becomes a part of paths
+and commands."""
 
 MORE_NODES = "more nodes"
 """The reason of a stop for nodes that had been left out. Any other one counts more."""

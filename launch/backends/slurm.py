@@ -125,8 +125,8 @@ class Slurm(Backend):
         try:
             with environment(plan, JOB_VARIABLES, request.text), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # submitit's warnings about options that are set on purpose
-                executor = ConfirmingExecutor(text=request.text, run_id=run.id, folder=run.submitit,
-                                              python=python_words(plan))
+                executor = ConfirmingExecutor(text=request.text, run_id=request.parameters["comment"],
+                                              folder=run.submitit, python=python_words(plan))
                 executor.update_parameters(**request.parameters)
                 job = executor.submit(run_node, plan.run_dir)
         except (FailedJobError, FailedSubmissionError) as error:

@@ -19,10 +19,13 @@ def run(args: argparse.Namespace) -> int:
     from drumbeat.configs.run.files import json_text
     from drumbeat.launch.runs.find import all_runs
     from drumbeat.launch.runs.listing import damaged_facts, describe_each, facts, print_table
+    from drumbeat.launch.sweeps.find import all_sweeps
+    from drumbeat.launch.sweeps.show import listed
 
     runs = all_runs(Path(args.runs))
     if args.json:
         print(json_text(list(describe_each(runs[::-1], facts, damaged_facts))))
     else:
-        print_table(runs, Path(args.runs), every=args.all)
+        sweeps, trials = listed(all_sweeps(Path(args.runs)))
+        print_table([run for run in runs if run.path not in trials], Path(args.runs), every=args.all, sweeps=sweeps)
     return 0

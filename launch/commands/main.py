@@ -49,6 +49,7 @@ from drumbeat.launch.commands import (
     show,
     status,
     stop,
+    sweep,
     tensorboard,
     track,
     verify,
@@ -57,7 +58,7 @@ from drumbeat.launch.commands import (
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, fork,
+        run, resume, rerun, fork, sweep,
         ls, status, why, logs, stop, cancel, profile, nodes,
         verify, replay, bisect,
         checkpoints, evaluate, predict, compare, export, report, tensorboard, track,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumbeat.launch.commands.arguments import add_run, add_start_options, add_trust
@@ -10,7 +11,7 @@ from drumbeat.launch.commands.arguments import add_run, add_start_options, add_t
 if TYPE_CHECKING:
     from drumbeat.launch.start.start import Start
 
-HELP = "resume a run"
+HELP = "resume a run or a sweep"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ("Resume a run that was stopped, failed or was killed: from its newest intact checkpoint, "
@@ -37,5 +38,11 @@ def resolve(args: argparse.Namespace) -> Start:
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.start.start import start
+    from drumbeat.launch.sweeps import control
+    from drumbeat.launch.sweeps.find import find_sweep
 
+    if sweep := find_sweep(args.run, Path(args.runs)):
+        control.check_unchanged(args)
+        print(control.resume(sweep))
+        return 0
     return start(resolve(args), dry_run=args.dry_run, detach=args.detach)

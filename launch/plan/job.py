@@ -69,13 +69,7 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     """The job that trains `config` on the resources of its backend (`Backend.resources`). Raises `LaunchError` if the
     resources or the batch size do not suffice."""
     topology = _topology(config, machine)
-    faults = [
-        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
-              given=f"{key}: {size}",
-              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
-        for key, size in _batch_sizes(config) if size < topology.world_size
-    ]
-    faults += _virtual_rank_faults(config, topology)
+    faults = batch_faults(config, topology)
     faults += _too_many_at_least(config.launch.min_nodes, topology)
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
@@ -123,6 +117,16 @@ def _too_many_at_least(min_nodes: int | None, topology: Topology) -> list[Fault]
                   where="launch.min_nodes", given=f"min_nodes: {min_nodes}",
                   remedy=f"Use --nodes {min_nodes}-{min_nodes + 1}, for example; or null, to need all nodes."
                   )] if min_nodes is not None and min_nodes > most else []
+
+
+def batch_faults(config: Config, topology: Topology) -> list[Fault]:
+    """The faults of batches with fewer samples than there are ranks, and of virtual ranks."""
+    return [*(
+        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
+              given=f"{key}: {size}",
+              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
+        for key, size in _batch_sizes(config) if size < topology.world_size
+    ), *_virtual_rank_faults(config, topology)]
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:

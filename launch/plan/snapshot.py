@@ -26,7 +26,7 @@ from typing import Any
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import HOME, IS_CLONE, USER_PATH, environment
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree, newest_in
 from drumbeat.configs.run.code_records import newest_code as newest_code
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
@@ -146,7 +146,7 @@ def protect(copy: Path) -> None:
 
 def next_code(run: Path) -> Path:
     """The folder of the next snapshot of a run."""
-    before = newest_code(run)
+    before = newest_in(run)
     return run / (f"code-{int(before.name.partition('-')[2] or 1) + 1}" if before else "code")
 
 

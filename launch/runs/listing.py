@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,20 +107,24 @@ def _read(run: RunDir) -> View | DamagedError | OSError:
         return error
 
 
-def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool) -> None:
-    """Prints the runs, newest first: on a terminal a table that fits it, in a pipe plain text with nothing
-    shortened."""
-    if not runs:
+def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool,
+                sweeps: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    """Prints the runs, newest first, and the rows of `sweeps`, which are given by their ids: on a terminal a table that
+    fits it, in a pipe plain text with nothing shortened."""
+    sweeps = sweeps or {}
+    if not runs and not sweeps:
         print(f"no runs in {folder}", file=sys.stderr)
         return
-    shown = list(reversed(runs))[:None if every else MAX_ROWS]
-    rows = [tuple(map(visible, row)) for row in describe_each(shown, cells, damaged_cells)]
+    found = [*((run.id, run) for run in reversed(runs)), *((name, None) for name in sweeps)]
+    shown = sorted(found, key=lambda one: one[0], reverse=True)[:None if every else MAX_ROWS]
+    described = iter(list(describe_each([run for _, run in shown if run], cells, damaged_cells)))
+    rows = [tuple(map(visible, next(described) if run else sweeps[name])) for name, run in shown]
     if sys.stdout.isatty():
         _print(rows, width=shutil.get_terminal_size().columns)
     else:
-        _print([(run.id, *row[1:]) for run, row in zip(shown, rows, strict=True)])
-    if len(shown) < len(runs):
-        print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
+        _print([(name if run else row[0], *row[1:]) for (name, run), row in zip(shown, rows, strict=True)])
+    if (more := len(found) - len(shown)) > 0:
+        print(f"... and {more} older: --all", file=sys.stderr)
 
 
 def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
