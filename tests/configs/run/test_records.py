@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run import bad_nodes, checkpoint_records, code_records, plan, records, tracker_records, versions
+from drumbeat.configs.run import (
+    bad_nodes,
+    checkpoint_records,
+    code_records,
+    determinism,
+    plan,
+    records,
+    tracker_records,
+    versions,
+)
 from drumbeat.configs.run.bad_nodes import BadNode
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
@@ -127,7 +136,7 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    modules = (records, bad_nodes, checkpoint_records, code_records, plan, tracker_records, versions)
+    modules = (records, bad_nodes, checkpoint_records, code_records, determinism, plan, tracker_records, versions)
     defined = {value for module in modules for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined
