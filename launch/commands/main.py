@@ -27,6 +27,7 @@ from drumbeat.launch.commands import (
     cache,
     cancel,
     checkpoints,
+    clean,
     completion,
     demo_data,
     doctor,
@@ -55,7 +56,8 @@ from drumbeat.launch.commands import (
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
         run, resume, rerun, fork, ls, status, why, logs, stop, cancel, profile, nodes, verify, replay, bisect,
-        checkpoints, evaluate, predict, export, report, tensorboard, show, doctor, drill, cache, completion, demo_data)
+        checkpoints, evaluate, predict, export, report, tensorboard, clean, show, doctor, drill, cache, completion,
+        demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(
