@@ -19,6 +19,7 @@ from drumbeat.configs.run.manifest import checkpoint_path, damage
 from drumbeat.configs.run.view import View
 from drumbeat.configs.text_table import aligned
 from drumbeat.launch.backends.backend import running_evidence
+from drumbeat.launch.runs.caches import is_filling, orphaned
 from drumbeat.launch.runs.disk_use import Freed, bytes_text
 from drumbeat.launch.runs.find import all_runs
 from drumbeat.launch.runs.leftovers import Leftover, essential, needed_by, of_commands, of_replays, of_run, why_kept
@@ -27,19 +28,20 @@ WIDTH = 11
 """Of the labels."""
 
 
-def clean(named: Sequence[RunDir], runs: Path, *, all_but_best: bool, yes: bool) -> int:
+def clean(named: Sequence[RunDir], runs: Path, *, all_but_best: bool, caches: bool, yes: bool) -> int:
     """Removes what nobody needs of the runs `named`; without one, of all runs below `runs`, and what replays and killed
-    commands have left there. Prints what would go, and asks first, unless `yes`. Returns the exit code: 1 if something
-    could not be removed. Raises `RunError`, before anything is removed, if a run that is named may not be cleaned."""
+    commands have left there and, with `caches`, the decoded images that no run uses. Prints what would go, and asks,
+    unless `yes`. Returns the exit code: 1 if something could not be removed. Raises `UserError`, before anything is
+    removed, if a run that is named may not be cleaned."""
     every = all_runs(runs)
     views, kept = _cleanable(named or every)
     if named and kept:
         raise RunError(*(Fault(what=f"run {run.id} cannot be cleaned: {reason}", where=short(run.path),
-                               remedy="Only runs that are finished are cleaned. To delete a run, delete its folder.")
+                               remedy="Only finished runs that nobody changes are cleaned. To delete a run, delete its folder.")
                          for run, reason in kept))
     needed = needed_by(every)
     found = {view.run: of_run(view, all_but_best=all_but_best, needed=needed) for view in views}
-    others = [] if named else [*of_replays(runs), *of_commands(runs)]
+    others = [] if named else [*of_replays(runs), *of_commands(runs), *(orphaned(every) if caches else [])]
     leftovers = [*(one for some in found.values() for one in some), *others]
     if kept:
         print(f"{'kept':<{WIDTH}}{len(kept):,} of {len(every):,} runs: not finished, or may not be changed now",
@@ -56,8 +58,8 @@ def clean(named: Sequence[RunDir], runs: Path, *, all_but_best: bool, yes: bool)
         if some:
             total += _clean_run(run, some, needed, freed, problems, all_but_best=all_but_best)
     for one in others:
-        if one.what == "replay" and is_changing(RunDir(one.path)):
-            problems.append(f"{short(one.path)}: a replay has begun there")
+        if is_changing(RunDir(one.path)) or is_filling(one.path):
+            problems.append(f"{short(one.path)}: a process has begun to use it")
         else:
             total += _remove([one], freed, problems)
     with suppress(OSError):
