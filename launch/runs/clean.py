@@ -37,7 +37,8 @@ def clean(named: Sequence[RunDir], runs: Path, *, all_but_best: bool, caches: bo
     views, kept = _cleanable(named or every)
     if named and kept:
         raise RunError(*(Fault(what=f"run {run.id} cannot be cleaned: {reason}", where=short(run.path),
-                               remedy="Only finished runs that nobody changes are cleaned. To delete a run, delete its folder.")
+                               remedy="Only finished runs that nobody changes are cleaned. To delete a run, delete its "
+                                      "folder.")
                          for run, reason in kept))
     needed = needed_by(every)
     found = {view.run: of_run(view, all_but_best=all_but_best, needed=needed) for view in views}
