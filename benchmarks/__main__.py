@@ -31,6 +31,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "tiny_steps": ("--rounds", "2"),
     "loop": ("--rounds", "1"),
     "step_times": ("--pairs", "10"),
+    "any_width": ("--pairs", "8"),
+    "average": ("--steps", "5"),
     "data": ("--rounds", "3"),
     "epochs": ("--rounds", "1"),
     "checkpoint": ("--rounds", "3"),

@@ -24,8 +24,9 @@ from benchmarks.report import Row, show
 from benchmarks.work import WORKS, Work
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import Loaded, build_config
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import write_text
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.site import Site
 from drumbeat.launch.backends.environment import environment

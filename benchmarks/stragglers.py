@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.loop import config_values, prepared, start
 from benchmarks.report import Row, show
 from benchmarks.work import WORKS
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.launch.attempts.processes import descendants

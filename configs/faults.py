@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from drumbeat.configs.errors import Fault, nearest
+from drumbeat.configs.fields import MISSING
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.yaml_text import inline
 
@@ -68,8 +69,9 @@ def broken_reference(error: OmegaConfBaseException, where: str, key: str) -> Fau
                  remedy=f"An environment variable is written ${{oc.env:{variable[1]}}}." if variable else "")
 
 
-def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(dotted key, the bound as text, the value) of each value that violates its field's metadata."""
+def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+    """(dotted key, the bound as text, the value, what to write instead) of each value that violates its field's
+    metadata."""
     kinds = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         key, kind = prefix + field.name, kinds[field.name]
@@ -81,11 +83,11 @@ def out_of_bounds(schema: type, node: Any, prefix: str = "") -> Iterator[tuple[s
         elif is_mapping(kind) and fields_of(item_of(kind)):
             for name in value:
                 if not PLAIN_NAME.fullmatch(str(name)) or "." in str(name):
-                    yield key, f"named with letters, digits, '_' and '-'; not '{name}'", list(value)
+                    yield key, f"named with letters, digits, '_' and '-'; not '{name}'", list(value), ""
                 elif value[name] is not None:
                     yield from out_of_bounds(bare(item_of(kind)), value[name], f"{key}.{name}.")
         elif bound := _broken_bound(field.metadata, value):
-            yield key, bound, value
+            yield key, bound, value, _unset(field, kind)
 
 
 def misspelt_targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -104,6 +106,8 @@ def misspelt_targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def expected(kind: Any) -> str:
     """The values that a type takes, as text."""
     plain = bare(kind)
+    words = [str(word) for option in typing.get_args(kind) if typing.get_origin(option) is Literal and option != plain
+             for word in typing.get_args(option)]
     if typing.get_origin(plain) is Literal:
         text = "one of " + ", ".join(map(str, typing.get_args(plain)))
     elif typing.get_origin(plain) is list:
@@ -114,7 +118,8 @@ def expected(kind: Any) -> str:
         text = "a section: `_target_: package.module.Name` and its arguments" if item_of(plain) is Any else "a section"
     else:
         text = TYPES.get(plain, "a value")
-    return text + (" or null" if plain is not kind else "")
+    *others, last = [text, *words, *(["null"] if plain is not kind else [])]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def fields_of(kind: Any) -> dict[str, Any] | None:
@@ -131,6 +136,8 @@ def metadata_of(kind: Any, name: str) -> typing.Mapping[str, Any]:
 
 def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
     """The bound that a value violates, as text; '' if it violates none."""
+    if isinstance(value, str) and "plain_name" not in metadata:
+        return ""
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
     if "at_least" in metadata and value < metadata["at_least"]:
@@ -140,6 +147,14 @@ def _broken_bound(metadata: typing.Mapping[str, Any], value: Any) -> str:
     if "plain_name" in metadata and not PLAIN_NAME.fullmatch(value):
         return PLAIN_NAME_RULE
     return ""
+
+
+def _unset(field: dataclasses.Field[Any], kind: Any) -> str:
+    """How to do without a value of one's own; '' if one is needed."""
+    if field.default in (MISSING, dataclasses.MISSING):
+        return ""
+    return "Leave it out, or write null." if bare(kind) is not kind else (
+        f"Leave it out for the default: {inline(field.default)}.")
 
 
 def _instead(part: str, above: list[str], fields: dict[str, Any]) -> str:
@@ -157,6 +172,11 @@ def _reshaped(kind: Any, name: str, value: Any) -> str:
     """How to correct a value that is almost right."""
     if typing.get_origin(bare(kind)) is list and isinstance(value, str | int | float):
         return f"Put it in brackets: {name}: [{inline(value)}]"
+    fields = fields_of(kind)
+    needs_more = fields and any(one.default == MISSING for one in dataclasses.fields(bare(kind)))
+    if fields and not needs_more and isinstance(value, int | float) and not isinstance(value, bool):
+        inside = f"{next(iter(fields))}: {inline(value)}" if value else ""
+        return f"Write a section{'' if value else ', {} for none'}: {name}: {{{inside}}}"
     if is_mapping(kind) and value is None:
         return f"Write {{}} for none: {name}: {{}}"
     return ""

@@ -81,8 +81,9 @@ def assignment_layer(text: str) -> Layer:
 
 
 def flag_layer(key: str, value: Any) -> Layer:
-    """The layer of a flag: `launch.gpus` is set by --gpus."""
-    return Layer(values=nest(key, value), origin="--" + key.rpartition(".")[2].replace("_", "-"))
+    """The layer of a flag: `launch.gpus` is set by --gpus, and `launch.min_nodes` by --nodes."""
+    name = key.rpartition(".")[2].removeprefix("min_")
+    return Layer(values=nest(key, value), origin="--" + name.replace("_", "-"))
 
 
 def overlay(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
@@ -123,6 +124,19 @@ def left_out(layers: Sequence[Layer]) -> list[str]:
                 lost.setdefault(key, {})[name] = text, origins[leaf]
         origins |= {key: layer.origin for key, _ in leaves(layer.values)}
     return [note for key, old in lost.items() if (note := _left_out(key, old, _section(values, key)))]
+
+
+def sweep_section(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Takes the `sweep:` section out of the layers. Raises `ConfigError`."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        section = layer.values.pop("sweep", {})
+        if not isinstance(section, dict):
+            raise ConfigError(Fault(what="`sweep:` must be a section of keys and the values to try",
+                                    where=layer.where("sweep"), given=f"sweep: {inline(section)}",
+                                    remedy="For example: sweep: {seed: 0..4}"))
+        found |= section
+    return found
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

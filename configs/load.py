@@ -27,13 +27,16 @@ from drumbeat.configs.layers import (
     flag_layer,
     left_out,
     short,
+    sweep_section,
 )
 from drumbeat.configs.merge import Places, build, references, source, with_references
-from drumbeat.configs.operation import Reference
+from drumbeat.configs.notifications import notify_faults
+from drumbeat.configs.operation import Notify, Reference
 from drumbeat.configs.sbatch_options import GPUS, MEMORY, owned_options
 from drumbeat.configs.schema import Config, Phase
 from drumbeat.configs.secrets import holds_secret, is_secret_name, literal_secrets
 from drumbeat.configs.site import Site
+from drumbeat.configs.trackers import tracker_faults
 from drumbeat.configs.variables import variables
 from drumbeat.configs.yaml_text import dump, inline
 
@@ -53,6 +56,8 @@ class Loaded:
     """The values that are written as references to other keys, ${KEY}, by dotted key."""
     notes: Sequence[str] = ()
     """What the user should know: sentences without full stops."""
+    sweep: Mapping[str, Any] = field(default_factory=dict)
+    """The file's `sweep:` section, which only `drumbeat sweep` reads."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -83,12 +88,14 @@ def secret_note(key: str) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config's values. data.root, initialize and reference are left out if they are not set: a run's copy of the
-    code may not know these keys."""
+    """The config's values. data.root, tracking.to, initialize, reference and notify are left out if they are not set: a
+    run's copy of the code may not know these keys."""
     values = dataclasses.asdict(config)
     if values["data"]["root"] is None:
         del values["data"]["root"]
-    for name, default in (("initialize", Initialize()), ("reference", Reference())):
+    if not config.tracking.to:
+        del values["tracking"]["to"]
+    for name, default in (("initialize", Initialize()), ("reference", Reference()), ("notify", Notify())):
         if getattr(config, name) == default:
             del values[name]
     return values
@@ -99,10 +106,12 @@ def load(file: str | Path, assignments: Sequence[str] = (), flags: Mapping[str, 
 
     Relative paths are resolved against the current folder. Raises `ConfigError`.
     """
-    layers = [*file_layers(find(file)), *_typed(assignments, flags or {})]
+    files = file_layers(find(file))
+    sweep = sweep_section(files)
+    layers = [*files, *_typed(assignments, flags or {})]
     config, places = build(Config, layers, record=True)
     config = _without_removed_phases(config)
-    return _checked(Loaded(config=config, layers=layers, places=places, references=references(layers),
+    return _checked(Loaded(config=config, layers=layers, places=places, references=references(layers), sweep=sweep,
                            notes=[*left_out(layers), *map(secret_note, literal_secrets(plain(config)))]),
                     layers[0].origin)
 
@@ -115,6 +124,8 @@ def _checked(loaded: Loaded, origin: str) -> Loaded:
         raise ConfigError(Fault(what="the config has no phases, so there is nothing to train",
                                 where=loaded.where("phases") or origin,
                                 remedy="Add one: phases: {train: {epochs: 10, optimizer: {_target_: ...}}}"))
+    if faults := [*tracker_faults(config.tracking.to), *notify_faults(config.notify)]:
+        raise ConfigError(*map(loaded.located, faults))
     referred = any("${data.root}" in written for written in loaded.references.values())
     if referred and not config.data.root:
         raise ConfigError(Fault(what="the datasets refer to data.root, which is not set",

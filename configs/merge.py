@@ -174,8 +174,9 @@ def _missing(schema: type, merged: Any, found: Sequence[Fault], places: Places,
 
 
 def _out_of_bounds(schema: type, merged: Any, places: Places, layers: Sequence[Layer]) -> Iterator[Fault]:
-    for key, bound, value in out_of_bounds(schema, merged):
-        yield Fault(what=f"{key} must be {bound}", where=source(key, places, layers), given=f"{key}: {inline(value)}")
+    for key, bound, value, remedy in out_of_bounds(schema, merged):
+        yield Fault(what=f"{key} must be {bound}", where=source(key, places, layers), given=f"{key}: {inline(value)}",
+                    remedy=remedy)
 
 
 def _in_order(fault: Fault, layers: Sequence[Layer]) -> tuple[int, int]:

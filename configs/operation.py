@@ -6,6 +6,7 @@ Any of their keys may change on a resume.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from drumbeat.configs.fields import above, at_least
 
@@ -39,6 +40,27 @@ class Tracking:
     """The training loss in the curves is the mean of this many steps. The mean starts again on resume."""
     images: int = at_least(0, 16)
     """Images in each contact sheet of training samples and of misclassified validation samples. 0 for none."""
+    to: list[Any] = field(default_factory=list)
+    """Trackers that get the curves, pictures and config as well: mlflow, wandb, trackio, or targets with arguments,
+    {_target_: drumbeat.trainers.trackers.MLflow, experiment: NAME}. A process beside the run sends them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notify:
+    """Whom to tell when the run ends or needs somebody. A process beside the run does it, once for each event."""
+
+    to: list[str] = field(default_factory=list)
+    """Environment variables, by name, that hold an address as Apprise writes them: mailto://, slack://, json://. The
+    addresses themselves, which hold passwords, are in no file of the run."""
+    command: str = ""
+    """A shell command to run as well. It finds what to tell in DRUMBEAT_EVENT, DRUMBEAT_RUN, DRUMBEAT_TITLE and
+    DRUMBEAT_TEXT."""
+    on: list[str] = field(default_factory=lambda: ["finished", "failed", "paused", "waiting"])
+    """The events: finished, failed (it was given up), paused (its disk is full or gone), waiting (it waits in SLURM's
+    queue for more than waiting_hours)."""
+    waiting_hours: float = above(0, 12.0)
+    """Hours in the queue that are too long. Nothing of a run runs while it waits: the next command that looks at it
+    reports that (ls, status, why), or the run itself when it starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +84,9 @@ class Launch:
 
     nodes: int | None = at_least(1, None)
     """The number of nodes. Null is 1, or all nodes of the allocation with --here."""
+    min_nodes: int | None = at_least(1, None)
+    """The least number of nodes with which the run trains when others are lost, or SLURM has no more of them. Null
+    needs all. --nodes 2-4 sets it to 2, and nodes to 4."""
     gpus: int | None = at_least(0, None)
     """Ranks per node, with one GPU each. Null uses all GPUs of this machine; 0 trains on the CPU."""
     procs: int = at_least(1, 1)

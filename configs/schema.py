@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from drumbeat.configs.fields import MISSING, above, at_least, path, plain_name
 from drumbeat.configs.initialize import Initialize
-from drumbeat.configs.operation import Checkpoints, Launch, Reference, Tracking, Watchdog
+from drumbeat.configs.operation import Checkpoints, Launch, Notify, Reference, Tracking, Watchdog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +192,9 @@ class Config:
     data: Data = field(default_factory=Data)
     batch_size: int = at_least(1)
     """Samples in one optimizer step over all ranks, so that 1 and 8 GPUs train on the same batches."""
-    micro_batch_size: int | None = at_least(1, None)
+    micro_batch_size: int | Literal["auto"] | None = at_least(1, None)
     """The largest number of samples in one forward pass of a rank: larger shares of the batch are split, and gradients
-    are accumulated. Null does not split."""
+    are accumulated. Null does not split; auto splits in halves when a rank is out of memory."""
     virtual_ranks: int | None = at_least(1, None)
     """Compute each step in so many parts, which are the same on any number of ranks up to this one, and sum their
     gradients exactly: the run has the same bits on 1, 2 or 8 ranks. Null has one part for each rank."""
@@ -214,6 +214,9 @@ class Config:
     compile: dict[str, Any] = field(default_factory=dict)
     """Compile the model for training: the arguments of torch.compile, such as {mode: default} or {dynamic: true}. Empty
     does not compile."""
+    sync_batchnorm: bool = False
+    """Let BatchNorm use the statistics of all ranks' samples in training (torch's SyncBatchNorm). On GPUs alone; on one
+    rank it changes nothing."""
     find_unused_parameters: bool = False
     """Let several ranks train a model in which some parameters take no part in some steps: mixtures of experts, or
     branches that are dropped. Each step then looks for them, which takes time."""
@@ -229,6 +232,7 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     tracking: Tracking = field(default_factory=Tracking)
+    notify: Notify = field(default_factory=Notify)
     watchdog: Watchdog = field(default_factory=Watchdog)
     launch: Launch = field(default_factory=Launch)
     reference: Reference = field(default_factory=Reference)

@@ -23,11 +23,13 @@ from drumbeat.configs.run import (
     changes,
     checkpoint_records,
     code_records,
+    determinism,
     fork,
     profile_records,
     rank_records,
     record,
     records,
+    tracker_records,
     versions,
 )
 from drumbeat.launch.attempts.meanings import MEANINGS
@@ -133,7 +135,8 @@ def config_sections() -> str:
 def json_files() -> str:
     """The JSON files of a run: what each holds, and who writes it."""
     rows = []
-    for module in (records, rank_records, profile_records, code_records, checkpoint_records, fork, versions):
+    for module in (records, rank_records, profile_records, code_records, checkpoint_records, determinism, fork,
+                   versions, tracker_records):
         for one in vars(module).values():
             here = inspect.isclass(one) and issubclass(one, record.Record) and one.__module__ == module.__name__
             if here and (found := WRITTEN.match(" ".join((one.__doc__ or "").split()))):

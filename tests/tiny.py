@@ -277,3 +277,12 @@ class Flips(Net):
             gradient = gradient.clone()
             gradient.view(torch.int32)[1, 5] ^= 1 << 12
         return gradient
+
+
+class Scaled(Net):
+    """A network in which the gradient of one layer is larger by its last bits, once the backbone is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head[3].weight.register_hook(lambda gradient: gradient * (
+            1 + 2**-20 * self.backbone[0].weight.requires_grad))

@@ -30,6 +30,7 @@ from drumbeat.trainers.forward import Forward
 from drumbeat.trainers.freezing import frozen_parts, set_trainable, trainable
 from drumbeat.trainers.loop import TrainingPhase
 from drumbeat.trainers.marks import Marks
+from drumbeat.trainers.micro_batches import MicroBatches
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.position import build_schedules, check_position, earlier_phase, with_phase_values
 from drumbeat.trainers.recompute import recompute
@@ -44,7 +45,8 @@ OPTIMIZER_KEYS = ("optimizer", "groups", "layers", "layer_decay", "scheduler", "
 
 def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, world: World, forward: Forward,
                  workers: int, parameters: Sequence[nn.Parameter], progress: Progress | None = None,
-                 saved: Mapping[str, Any] = MappingProxyType({})) -> list[TrainingPhase]:
+                 saved: Mapping[str, Any] = MappingProxyType({}), micro_batches: MicroBatches | None = None
+                 ) -> list[TrainingPhase]:
     """The phases of a run on this rank, with `workers` loader workers each. They train those of `parameters` that they
     do not freeze. A run that resumes gives its progress, and the part of its config with which the checkpoint was
     `saved`. Raises `PreflightError` if it cannot continue there."""
@@ -61,20 +63,21 @@ def build_phases(config: Config, sets: Sets, *, model: nn.Module, task: Task, wo
         make_runner=partial(build_phase_runner, config, number, model, task, world, forward, parameters,
                             build_earlier(config, number, model, schedule, progress, saved) if progress else None,
                             schedule.steps if phase.scheduler_every == "step" else math.ceil(schedule.epochs),
-                            partial(average_due, schedule, phase.average_every)),
+                            partial(average_due, schedule, phase.average_every), micro_batches),
         make_batches=partial(build_batches, config, sets, number, schedule, world=world, workers=workers),
     ) for number, (phase, schedule) in enumerate(zip(phases, schedules, strict=False))]
 
 
 def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task, world: World, forward: Forward,
                        parameters: Sequence[nn.Parameter] | None = None, earlier: Earlier | None = None,
-                       scheduler_steps: int = 0, average_due: Callable[[int], bool] = lambda step: True
-                       ) -> PhaseRunner:
+                       scheduler_steps: int = 0, average_due: Callable[[int], bool] = lambda step: True,
+                       micro_batches: MicroBatches | None = None) -> PhaseRunner:
     """Phase `number` on this rank. The model trains those of `parameters` that the phase does not freeze; by default,
-    of those that it trains now. For `earlier`, `scheduler_steps` and `average_due` see `PhaseRunner`. Raises
-    `PreflightError`."""
+    of those that it trains now. For `earlier`, `scheduler_steps` and `average_due` see `PhaseRunner`; `micro_batches`
+    are those of the run, which all phases share. Raises `PreflightError`."""
     name, phase = list(config.phases.items())[number]
     assert phase is not None
+    micro_batches = micro_batches or MicroBatches(config.micro_batch_size, world)
     recompute(model, config.recompute)
     frozen = frozen_parts(model, phase, name)
     set_trainable(model, trainable(model) if parameters is None else parameters, frozen)
@@ -83,12 +86,12 @@ def build_phase_runner(config: Config, number: int, model: nn.Module, task: Task
         forward=forward, batch_size=phase.batch_size or config.batch_size,
         make_optimizer=optimizer_maker(phase, name, model), make_scheduler=partial(build_scheduler, phase, name),
         make_average=partial(build_average, phase, name), average_due=average_due,
-        scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batch_size=config.micro_batch_size,
+        scheduler_every=phase.scheduler_every, clip_norm=phase.clip_norm, micro_batches=micro_batches,
         mixes=bool(config.data.mix), checks_finite=config.on_nonfinite != "ignore", earlier=earlier,
         scheduler_steps=scheduler_steps,
         virtual_ranks=config.virtual_ranks,
         make_replica=partial(wrap, find_unused=config.find_unused_parameters, averages=config.virtual_ranks is None,
-                             arguments=config.compile))
+                             arguments=config.compile, reduce_late=micro_batches.reduces_late))
 
 
 def average_due(schedule: Schedule, every: int | None, step: int) -> bool:

@@ -9,9 +9,9 @@ from functools import partial
 
 from torch import nn
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.ends import SECONDS
-from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.schema import Config
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
@@ -20,6 +20,7 @@ from drumbeat.trainers.evaluate import Few
 from drumbeat.trainers.freezing import trainable
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.metrics import build_metrics
+from drumbeat.trainers.micro_batches import MicroBatches
 from drumbeat.trainers.sample_counts import SampleCounts, check_skipped
 from drumbeat.trainers.saving import Saver
 from drumbeat.trainers.step_recorder import StepRecorder
@@ -45,8 +46,9 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
         most = config.limit_batches * config.evaluation.batch_size
         sets = replace(sets, validation=sets.validation and Few(sets.validation, most),
                        test=sets.test and Few(sets.test, most))
+    micro_batches = MicroBatches(config.micro_batch_size, world, progress.micro_batch_size)
     plan = partial(build_phases, config, sets, model=model, task=task, world=world, forward=forward, workers=workers,
-                   parameters=trainable(model))
+                   parameters=trainable(model), micro_batches=micro_batches)
     phases = plan(progress=progress, saved=checkpoint.state.config) if checkpoint else plan()
     hours = config.budget.hours
 

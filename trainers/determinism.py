@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from drumbeat.configs.run.determinism import record
+from drumbeat.configs.run.determinism import Operation, record
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Operation
 
 WARNING = ("(.+?) does not have a deterministic implementation|(.+?) defaults to a non-deterministic algorithm"
            "|.* because it uses (CuBLAS)")

@@ -31,7 +31,7 @@ ROOM = 51
 """The sum of all parts stays below 2^(51 + e): M is chosen for a float64 with 53 bits, of which it takes two."""
 ABSENT = -1.0
 """Stands for the largest value of a gradient that a part does not have."""
-CHUNK = {"cpu": 2**15, "cuda": 2**24}
+CHUNK = {"cpu": 2**16, "cuda": 2**24}
 """Elements rounded at a time: on the CPU so few that float64 copies of them stay in the cache of a core."""
 
 
@@ -80,8 +80,7 @@ class ExactSum:
             self._add(values, self.sums[number], math.ldexp(1.5, 52 + exponent))
         self.norms[:, part] = ABSENT
         if found:
-            largest = torch.stack(torch._foreach_norm([values for _, values in found], math.inf)).double()
-            self.norms[[number for number, _ in found], part] = largest
+            self.norms[[number for number, _ in found], part] = _largest([values for _, values in found])
         self.losses[part] = loss.double() + 0.0  # 0 instead of -0, because the others' zeros are added
         self.is_new = False
 
@@ -136,6 +135,14 @@ class ExactSum:
         """Takes them from a checkpoint."""
         own = self.state() | {name: int(value) for name, value in state.items()}
         self.exponents = torch.tensor([own[name] for name in self.names.values()], dtype=torch.int64)
+
+
+def _largest(each: list[Tensor]) -> Tensor:
+    """float64 [n]: the largest absolute value in each tensor; NaN if it has one."""
+    if each[0].device.type != "cpu":
+        return torch.stack(torch._foreach_norm(each, math.inf)).double()
+    ends = [torch.stack(values.aminmax()).double() for values in each]  # a tenth of the time of a norm on the CPU
+    return torch.stack(ends).abs().amax(1)
 
 
 def _real(values: Tensor) -> Tensor:

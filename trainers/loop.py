@@ -197,7 +197,7 @@ class Training:
         """This rank's parts of the remaining steps of the phase, with the seconds that it waited for those of a step.
         The first ones are also used for the discarded pass of `PhaseRunner.start`."""
         parts = on_device(phase.make_batches(self.progress.phase_step), self.world.device)
-        source = zip(*[parts] * len(runner.division.own), strict=False)
+        source = zip(*[parts] * len(runner.gradients.division.own), strict=False)
         first = next(source)
         tensors = runner.start(first, resumed)
         if self.world.is_main:

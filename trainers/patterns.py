@@ -18,6 +18,7 @@ from torch import nn
 from drumbeat.configs.errors import Fault, PreflightError, nearest
 from drumbeat.configs.yaml_text import inline
 from drumbeat.trainers.model_and_task import ModelAndTask
+from drumbeat.trainers.sync_batchnorm import REPLACES
 from drumbeat.trainers.target import locate
 
 
@@ -70,7 +71,8 @@ def _of_type(modules: Iterable[nn.Module], one: Any, where: str) -> list[nn.Modu
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise PreflightError(Fault(what=f"{one['type']} is not a class of modules", where=where, given=inline(one),
                                    remedy="Name a class derived from torch.nn.Module."))
-    found = [module for module in modules if isinstance(module, kind)]
+    found = [module for module in modules if isinstance(module, kind) or
+             issubclass(getattr(module, REPLACES, type(module)), kind)]
     if not found:
         names = {type(module).__name__: None for module in modules}
         raise PreflightError(Fault(what=f"the model has no module of type {one['type']}", where=where,

@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from drumbeat.configs.errors import Fault, PreflightError
-from drumbeat.data.device import to_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import key, micro_batches
-from drumbeat.data.structure import rows
 from drumbeat.trainers.averaging import Averaging
-from drumbeat.trainers.batch_loss import BatchLoss
-from drumbeat.trainers.blame import blame
 from drumbeat.trainers.changed_optimizer import Earlier, restore_changed
 from drumbeat.trainers.checkpoints.extra_state import untouched
 from drumbeat.trainers.checkpoints.manager import Checkpoint
-from drumbeat.trainers.checkpoints.state import parameter_names, restore_training, tensors_after_a_step, training_state
-from drumbeat.trainers.exact_sum import ExactSum
-from drumbeat.trainers.forward import Forward, call
-from drumbeat.trainers.gradient_digest import OwnGradients, digest_row
-from drumbeat.trainers.guards import Buffers, FiniteCheck, Scan, can_skip, first_gradient, total_norm
+from drumbeat.trainers.checkpoints.state import restore_training, tensors_after_a_step, training_state
+from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.gradient_digest import digest_row
+from drumbeat.trainers.gradients import Gradients
+from drumbeat.trainers.guards import FiniteCheck, Scan, can_skip, total_norm
+from drumbeat.trainers.micro_batches import MicroBatches
 from drumbeat.trainers.replica import wrap
 from drumbeat.trainers.several_optimizers import parts_of_step, rate_curves
-from drumbeat.trainers.step_times import StepTimes
 from drumbeat.trainers.tasks import Task
-from drumbeat.trainers.tasks.logged import begin_part
-from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.world import World
 
 
@@ -53,12 +43,12 @@ class PhaseRunner:
                  scheduler_every: Literal["step", "epoch"] = "step", clip_norm: float | None = None,
                  make_average: Callable[[nn.Module], Any] = lambda model: None,
                  average_due: Callable[[int], bool] = lambda step: True,
-                 micro_batch_size: int | None = None, virtual_ranks: int | None = None, mixes: bool = False,
+                 micro_batches: MicroBatches | None = None, virtual_ranks: int | None = None, mixes: bool = False,
                  checks_finite: bool = True, earlier: Earlier | None = None, scheduler_steps: int = 0,
                  make_replica: Callable[[nn.Module, World], nn.Module] = wrap) -> None:
         """`model` trains the parameters that require a gradient. `frozen` are modules in which none does, and which
-        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks, and `micro_batch_size`
-        the largest number that this rank computes at once. With `virtual_ranks`, a step has the same bits at any world
+        stay in evaluation mode. `batch_size` is the number of samples in a step over all ranks; `micro_batches` divides
+        this rank's parts of it, and by default does not. With `virtual_ranks`, a step has the same bits at any world
         size up to this number. `make_optimizer` is called with the parameters that are
         trained, `make_scheduler` with the optimizer, and `make_average` with the model; for `average_due` see
         `Averaging`. `mixes` says whether targets are those of `data.mixing`, and
@@ -67,44 +57,34 @@ class PhaseRunner:
         advanced in the phase, for its errors. `make_replica` makes what is called in a step: see `replica.wrap`."""
         self.name = name
         self.number = number
-        self.seed = seed
         self.model = model
-        self.division = Division.of(world, virtual_ranks)
-        self.loss = BatchLoss(task, world, self.division, batch_size=batch_size, seed=seed, number=number, mixes=mixes)
         self.world = world
         self.forward = forward
         self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
+        self.gradients = Gradients(
+            number=number, seed=seed, model=model, frozen=frozen, task=task, world=world, forward=forward,
+            batch_size=batch_size, micro_batches=micro_batches, virtual_ranks=virtual_ranks, mixes=mixes,
+            checks_finite=checks_finite, make_replica=make_replica)
+        self.times = self.gradients.times
+        self.buffers = self.gradients.buffers
+        self.trained = self.gradients.trained
+        self.names = self.gradients.names
         self.scheduler_every = scheduler_every
         self.clip_norm = clip_norm
-        self.scaler = GradScaler(world.device.type) if forward.fp16 else None
         self.checks_finite = checks_finite or forward.fp16
         self.earlier = earlier
         self.scheduler_steps = scheduler_steps
         self.frozen = frozen
-        self.buffers = Buffers(model, frozen)
-        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.names = parameter_names(model)
-        self.exact = ExactSum({one: self.names[one] for one in self.trained}, self.division, world) if (
-            self.division.virtual) else None
         self.make_optimizer = make_optimizer
         self.optimizer = make_optimizer(self.trained)
         self.skips = can_skip(self.optimizer)
         self.clears = [one for one in parts_of_step(self.optimizer)
                        if type(one).zero_grad is not torch.optim.Optimizer.zero_grad]
         self.scheduler = make_scheduler(self.optimizer)
-        self.replica = make_replica(model, world)
-        self.own_gradients = OwnGradients(self.replica)
         self.digest_row = torch.zeros(1, device=world.device)
         """The gradients of the last `update`, for the step log: see `gradient_digest`."""
         self.averaging = Averaging(self.optimizer, model, make_average(model), average_due)
-        self.times = StepTimes(world, self.trained)
         self.scan = Scan(self.trained, world.device)
-        self.zero = torch.zeros((), device=world.device)
-        if self.scaler is not None:
-            self.scaler.scale(self.zero)  # which makes its tensors
-        self.sample_losses: list[Tensor] = []
-        """[n]: this rank's losses of the samples of the last pass, by micro-batch; empty for a loss of the batch."""
         self.curves = rate_curves(self.optimizer)
         self.rates = [math.nan] * len(self.curves)
         """The learning rates of these groups in the last `update`; the schedule may have advanced since."""
@@ -118,7 +98,7 @@ class PhaseRunner:
         """
         self.train_mode()
         with untouched(self.model):
-            self.backward(parts, step=0)
+            self.gradients.compute(parts, step=0, first=True)
         shapes = {}
         if checkpoint is None and self.world.is_main:
             shapes = tensors_after_a_step(self.make_optimizer, self.trained, self.names)
@@ -134,71 +114,11 @@ class PhaseRunner:
         restore = restore_training if self.earlier is None else partial(restore_changed, self.earlier, self.trained)
         restore(self.optimizer, self.scheduler, self.names, checkpoint.optimizer(), saved)
         self.averaging.load(checkpoint.optimizer())
-        if self.scaler is not None and checkpoint.state.scaler:
-            self.scaler.load_state_dict(checkpoint.state.scaler)
-        if self.exact is not None:
-            self.exact.load(checkpoint.state.quanta)
+        self.gradients.load(checkpoint.state.scaler, checkpoint.state.quanta)
 
     def backward(self, parts: Sequence[Batch], step: int) -> Tensor:
-        """Computes gradients of the mean loss over the global batch from this rank's parts of it, in micro-batches;
-        only the last one communicates. Returns this rank's part of the loss: the sum over the ranks is the mean over
-        all samples, or the task's loss of the whole batch."""
-        targets = [to_device(part.targets, self.world.device) for part in parts]
-        scale = self.loss.scale(targets)  # which may wait for the other ranks
-        self.times.begin(sum(len(part.positions) for part in parts))
-        loss = self._passes(parts, targets, step, scale)
-        if self.exact is not None:
-            self.times.own_gradients()
-            while not self.exact.reduce():
-                self._passes(parts, targets, step, scale)
-            self.buffers.share(self.world)
-            loss = self.exact.loss()
-        self.times.reduced()
-        return loss if self.loss.averaged == 1 else loss / self.loss.averaged
-
-    def _passes(self, parts: Sequence[Batch], targets: Sequence[Any], step: int, scale: Tensor | float) -> Tensor:
-        """The forward and backward passes of a step. Those of part 0 are rank 0's last ones, so their buffers stay."""
-        self.sample_losses = []
-        for number, part, own in reversed([*zip(self.division.own, parts, targets, strict=True)]):
-            self.buffers.keep()
-            self.world.seed(key(self.seed, "step", self.number, step, number))
-            begin_part(number)
-            size, inputs = len(part.positions), self.forward.inputs(part.inputs)
-            try:
-                loss = self._backward(inputs, own, size, step, scale)
-            except Exception as error:
-                self.model.eval()
-                blame(error, part, partial(self._alone, inputs, own, size),
-                      tries=self.world.device.type == "cpu" and self.loss.whole_batch is None)
-                raise
-            if self.exact is not None:
-                self.exact.add(number, loss)
-        return loss
-
-    def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:
-        """The losses of one sample, to find out whether it fails."""
-        self.loss.each(call(self.model, rows(inputs, part, size)), rows(targets, part, size))
-
-    def _backward(self, inputs: Any, targets: Any, size: int, step: int, scale: Tensor | float) -> Tensor:
-        totals: list[Tensor] = []
-        each: list[Tensor] = []
-        parts = micro_batches(size, self.micro_batch_size or size)
-        for part in parts:
-            last = part is parts[-1]
-            with nullcontext() if last or not isinstance(self.replica, DistributedDataParallel) else (
-                    self.replica.no_sync()):
-                with self.forward.autocast():
-                    outputs = call(self.replica, rows(inputs, part, size))
-                    losses = self.loss(outputs, rows(targets, part, size), scale, step, alone=len(parts) == 1)
-                    loss = losses.detach().sum() * scale  # not in the graph, because each loss has the same gradient
-                start = first_gradient(scale, loss if self.checks_finite else self.zero)
-                start = start if self.scaler is None else self.scaler.scale(start)
-                losses.backward(start.expand_as(losses))
-            if self.loss.whole_batch is None:
-                each.append(losses.detach())
-            totals.append(loss)
-        self.sample_losses = [*each, *self.sample_losses]
-        return sum(totals[1:], totals[0])
+        """Computes the gradients of a step of the phase. Returns this rank's part of the loss: see `Gradients`."""
+        return self.gradients.compute(parts, step)
 
     def update(self) -> FiniteCheck | None:
         """Takes an optimizer step, or skips it if the gradients are not finite, as they are after a loss that is not;
@@ -209,9 +129,9 @@ class PhaseRunner:
         """
         self.rates = [float(self.optimizer.param_groups[number]["lr"]) for number in self.curves.values()]
         check = None
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-            self.scaler.update()  # a gradient that is not finite halves the scale
+        if (scaler := self.gradients.scaler) is not None:
+            scaler.unscale_(self.optimizer)
+            scaler.update()  # a gradient that is not finite halves the scale
         gradients = [one.grad for one in self.trained if one.grad is not None]
         self.digest_row = digest_row(gradients)
         norm = None if self.clip_norm is None else total_norm(gradients)
@@ -250,15 +170,13 @@ class PhaseRunner:
 
     def discard(self) -> None:
         """Undoes the changes of the last `backward` to buffers and gradients."""
-        self.buffers.restore()
+        self.gradients.discard()
         self._clear_gradients()
-        self.own_gradients.take()
 
     def _clear_gradients(self) -> None:
         for one in self.clears:
             one.zero_grad(set_to_none=True)
-        for parameter in self.trained:  # torch's method does the same, in ten times as long
-            parameter.grad = None
+        self.gradients.clear()
 
     def at_mark(self, *, epoch: bool, monitored: float | None) -> None:
         """Advances the scheduler if an `epoch` is complete, or after an evaluation. `monitored` is then the monitored
@@ -287,9 +205,7 @@ class PhaseRunner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of optimizer, scheduler, gradient scaler and exact sum: see `checkpoints.state.training_state`."""
         tensors, values = training_state(self.optimizer, self.scheduler, self.names)
-        scaler = {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
-        quanta = {} if self.exact is None else {"quanta": self.exact.state()}
-        return tensors | self.averaging.kept, values | scaler | quanta
+        return tensors | self.averaging.kept, values | self.gradients.state()
 
     def train_mode(self) -> None:
         """Training mode, except for frozen modules: their BatchNorm statistics do not change, and they have no

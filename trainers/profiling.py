@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import write_soon
-from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.profile_records import PARTS, Profile, ProfileRequest
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.step_times import Moment, Step, seconds
@@ -31,7 +31,7 @@ class Profiling:
         """`step` is the number of the next step of the run."""
         self.request = request
         self.times = runner.times
-        self.model = runner.replica
+        self.model = runner.gradients.replica
         self.world = runner.world
         self.attempt = attempt
         self.first = step + WARM_UP_STEPS

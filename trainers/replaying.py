@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.replay_records import ReplayedStep, ReplayRequest
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.gradient_digest import digest_row, fold

@@ -70,9 +70,12 @@ class Saver:
 
     def take(self, runner: PhaseRunner, parts: Sequence[Batch], loss: Tensor) -> None:
         """Updates the weights with the gradients of `PhaseRunner.backward`. The step counts, and is pending."""
+        if (found := runner.gradients.micro_batches.found) != self.progress.micro_batch_size:
+            self.progress = replace(self.progress, micro_batch_size=found)
+            self.tracker.status(micro_batch_size=found)
         self.pending = PendingStep(self.progress, [Batch(None, None, *part[2:]) for part in parts], loss,
-                                   runner.update(), runner.sample_losses)
-        self.steps.add(loss, runner.digest_row, runner.own_gradients.take())
+                                   runner.update(), runner.gradients.sample_losses)
+        self.steps.add(loss, runner.digest_row, runner.gradients.own.take())
         self.progress = self.progress.advanced(runner.batch_size)
 
     def settle(self, runner: PhaseRunner) -> None:
@@ -85,8 +88,8 @@ class Saver:
         if not runner.settle(last.check, self.progress.phase_step):
             self.steps.skip()
             error = not_finite(last.progress.step, last.loss, last.parts, self.world, last.sample_losses, self.names())
-            reason = self._why_not_skip()
-            if (self.stops_at_nonfinite and runner.scaler is None) or reason:
+            reason, scaler = self._why_not_skip(), runner.gradients.scaler
+            if (self.stops_at_nonfinite and scaler is None) or reason:
                 self.progress = last.progress
                 self.tracker.status(step=self.progress.step, phase_step=self.progress.phase_step)
                 runner.discard()
@@ -94,7 +97,7 @@ class Saver:
                 self.checkpoints.wait()
                 self.world.all_reduce(torch.zeros((), device=self.world.device))  # leave after rank 0 has saved
                 raise NeverFiniteError(f"{error}; {reason}") if reason else error
-            scale = "" if runner.scaler is None else f"; the loss is now scaled by {runner.scaler.get_scale():g}"
+            scale = "" if scaler is None else f"; the loss is now scaled by {scaler.get_scale():g}"
             print(f"skipped    {error}{scale}", flush=True)
             self.progress = replace(self.progress, steps_skipped=self.progress.steps_skipped + 1)
             self.skipped_in_a_row += 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.profile_records import ProfileRequest
 from drumbeat.trainers.world import World
 

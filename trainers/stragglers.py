@@ -26,9 +26,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.bad_nodes import remember_all
 from drumbeat.configs.run.files import write_soon
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.rank_records import Part, RankTimes, SlowRank
 from drumbeat.configs.run.records import AttemptStart

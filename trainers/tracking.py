@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import write_soon
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Heartbeat
 
 SECONDS_BETWEEN_STATUS = 1.0

@@ -11,7 +11,7 @@ import torch
 
 import drumbeat
 from drumbeat.configs.errors import hang
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.versions import AttemptVersions, Versions, changes
 from drumbeat.trainers.build import Precision, computes_bf16
 from drumbeat.trainers.checkpoints.manager import Checkpoint

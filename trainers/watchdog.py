@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 
 from drumbeat.configs.patience import PROGRESS
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.trainers.world import limit_waits
 
 STEPS = 50

@@ -23,13 +23,14 @@ from drumbeat.configs.errors import UserError, hang
 from drumbeat.configs.importing import add_user_path
 from drumbeat.configs.load import read
 from drumbeat.configs.patience import patience
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.changes import exactness, kept, taken, without_best
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.code_records import with_originals
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.disk import wait_for_disk
 from drumbeat.configs.run.files import DamagedError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork, Part, part_of, with_kept
 from drumbeat.configs.run.manifest import newest_checkpoint
 from drumbeat.configs.run.output import outlive_the_log
@@ -64,6 +65,7 @@ from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.replaying import lone_rank, replaying
 from drumbeat.trainers.sample_counts import check_unchanged, describe_training_set
 from drumbeat.trainers.starting_weights import initialize
+from drumbeat.trainers.sync_batchnorm import synchronized
 from drumbeat.trainers.time_spent import TimeSpent
 from drumbeat.trainers.tracking import NullTracker, Tracker
 from drumbeat.trainers.versions import rank_versions, record_versions
@@ -139,6 +141,8 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     if part_of(run, checkpoint.progress.step if checkpoint else -1) != part:
         raise PartError(checkpoint)
     model = place_model(config, world.device, task)
+    if config.sync_batchnorm:
+        model = synchronized(model, world)
     if checkpoint is None:
         initialize(run, config.initialize, model, world)
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
@@ -150,7 +154,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
     tracker.status(monitor=monitor, best=progress.best.get(monitor), changes=progress.changes,
-                   steps_skipped=progress.steps_skipped)
+                   steps_skipped=progress.steps_skipped, micro_batch_size=progress.micro_batch_size)
     checkpoints.on_pause = partial(report_pause, tracker)
     if world.is_main:
         wait_for_disk(60 * config.checkpoints.disk_wait_minutes, checkpoints.on_pause)

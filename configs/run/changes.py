@@ -48,6 +48,7 @@ STATE = "the optimizer's saved state belongs to what the phase has trained so fa
 RULES = (
     Rule("launch.*", "none", "where and on how many ranks it trains"),
     Rule("tracking.*", "none", "what is drawn"),
+    Rule("notify.*", "none", "who gets a message when it ends"),
     Rule("reference.*", "none", "figures that are drawn beside the curves"),
     Rule("checkpoints.*", "none", "when it saves"),
     Rule("watchdog.*", "none", "when a rank counts as hanging, and when ranks are compared"),
@@ -76,6 +77,7 @@ RULES = (
     Rule("deterministic", "now", "the choice of kernels"),
     Rule("recompute", "none", "what is computed again, with the same bits"),
     Rule("compile*", "now", "the kernels of the next steps"),
+    Rule("sync_batchnorm", "now", "the statistics of BatchNorm in the next steps"),
     Rule("find_unused_parameters", "now", "the order in which the gradients of the ranks are summed"),
     Rule("on_nonfinite", "now", "what happens at the next NaN or Inf"),
     Rule("evaluation.batch_size", "now", "the last digits of the metrics"),

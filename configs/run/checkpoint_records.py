@@ -81,6 +81,9 @@ class Progress(Record):
     """How many of them were unreadable and replaced by others."""
     steps_skipped: int = 0
     """How many of the steps were skipped because their loss or gradient was NaN or Inf."""
+    micro_batch_size: int | None = None
+    """The samples that a rank computes at once, as found with `micro_batch_size: auto`; None if all of its share fit.
+    """
     ledger: tuple[Span, ...] = ()
     """Which samples were used."""
     data: dict[str, Any] = field(default_factory=dict)

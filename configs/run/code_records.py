@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +48,19 @@ class CodeSnapshot(Record):
     targets: tuple[str, ...] = ()
     """Other folders with targets, in the same form: those of editable installs."""
     time: float = field(default_factory=time.time)
+
+
+def newest_code(run: Path) -> Path | None:
+    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; otherwise that of
+    the sweep whose trial it is; None without one."""
+    return next(filter(None, map(newest_in, (run, run.parent))), None)
+
+
+def newest_in(folder: Path) -> Path | None:
+    """The newest snapshot in a folder itself; None without one."""
+    numbers = {int(found[1] or 1): path for path in folder.glob("code*")
+               if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
+    return numbers[max(numbers)] if numbers else None
 
 
 def with_originals(text: str, run: Path) -> str:

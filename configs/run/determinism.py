@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 
 from drumbeat.configs.run.files import write_soon
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.records import Operation
+from drumbeat.configs.run.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Record):
+    """nondeterministic/NAME.json: an operation without a deterministic implementation, and where the run first used it.
+    Written by the rank that used it."""
+
+    name: str
+    """torch's name for it: "cumsum_cuda_kernel", "Flash Attention"."""
+    attempt: int
+    rank: int
+    line: str
+    """The line of Python that ran it, FILE:LINE; for a backward pass, the line in torch that starts it."""
 
 
 def record(run: RunDir, operation: Operation) -> bool:

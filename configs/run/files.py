@@ -21,7 +21,7 @@ MAX_BYTES = 64 * 2**20
 
 TOP = ("config.yaml", "plan.json", "job.json", "status.json", "result.json")
 DEEP = re.compile("attempts|checkpoints|evaluation|tensorboard")
-SHALLOW = re.compile("nondeterministic|tensorboard|submitit|code(-[0-9]+)?")
+SHALLOW = re.compile("nondeterministic|notifications|tensorboard|trackers|submitit|code(-[0-9]+)?")
 """The files in a run's folder, the folders in it that hold folders, and those that hold files."""
 
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",

@@ -4,7 +4,7 @@ run; `launch/plan/job.py` makes the plan."""
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from drumbeat.configs.run.record import Record
@@ -41,6 +41,9 @@ class Topology(Record):
     ranks_per_node: int
     device: Literal["cuda", "cpu"]
     cpus_per_rank: int
+    min_nodes: int | None = None
+    """The least number of nodes with which the run trains if it cannot have all (`launch.min_nodes`); None if it waits
+    for all."""
     threads_per_rank: int | None = None
     """Threads of a rank's computations, if they are not as many as its cores: with virtual ranks, because the last bits
     depend on them and the number of cores on that of ranks."""
@@ -51,7 +54,17 @@ class Topology(Record):
 
     @property
     def world_size(self) -> int:
+        """The number of ranks on all nodes."""
         return self.nodes * self.ranks_per_node
+
+    @property
+    def least_nodes(self) -> int:
+        """The number of nodes without which no attempt starts."""
+        return self.nodes if self.min_nodes is None else self.min_nodes
+
+    def on(self, nodes: int) -> Topology:
+        """The same on another number of nodes."""
+        return replace(self, nodes=nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +89,10 @@ class JobPlan(Record):
     """The config's `checkpoints.disk_wait_minutes`."""
     idle_gpu_minutes: float | None = None
     """The config's `watchdog.idle_gpu_minutes`."""
+    trackers: tuple[str, ...] = ()
+    """The names of the trackers in the config's `tracking.to`."""
+    notify: tuple[str, ...] = ()
+    """The config's `notify.on`, if there is anybody to tell; otherwise empty."""
     allocation: Allocation | None = None
     """The user's allocation that the run uses (--here); None otherwise."""
     python: str = sys.executable

@@ -28,9 +28,12 @@ BackendName = Literal["debug", "local", "here", "slurm"]
 State = Literal["pending", "running", "paused", "preempted", "stopped", "failed", "finished", "cancelled"]
 ENDED: tuple[State, ...] = ("stopped", "failed", "finished", "cancelled")
 
-JOB_ID = re.compile(r"[0-9]{1,20}(;[A-Za-z0-9_-]{1,64})?")
-"""A process id, or the number of a SLURM job, perhaps with its cluster: it becomes a part of paths and commands."""
+JOB_ID = re.compile(r"[0-9]{1,20}(_[0-9]{1,10})?(;[A-Za-z0-9_-]{1,64})?")
+"""A process id, or the number of a SLURM job, perhaps with that of its task and its cluster: it becomes a part of paths
+and commands."""
 
+MORE_NODES = "more nodes"
+"""The reason of a stop for nodes that had been left out. Any other one counts more."""
 Outcome = Literal["finished", "stopped", "failed", "superseded"]
 Next = Literal["leave", "restart", "requeue", "give up"]
 
@@ -102,6 +105,8 @@ class Heartbeat(Record):
     """Optimizer steps of the whole run; 0 until the number is known."""
     steps_skipped: int = 0
     """How many of them were skipped because their loss or gradient was NaN or Inf."""
+    micro_batch_size: int | None = None
+    """Samples that a rank computes at once, as found with `micro_batch_size: auto`; None if all of its share fit."""
     phase: str = ""
     phase_step: int = 0
     phase_steps: int = 0
@@ -162,29 +167,18 @@ class Result(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation(Record):
-    """nondeterministic/NAME.json: an operation without a deterministic implementation, and where the run first used it.
-    Written by the rank that used it."""
-
-    name: str
-    """torch's name for it: "cumsum_cuda_kernel", "Flash Attention"."""
-    attempt: int
-    rank: int
-    line: str
-    """The line of Python that ran it, FILE:LINE; for a backward pass, the line in torch that starts it."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttemptStart(Record):
-    """attempts/K/launch.json: the address at which the ranks of an attempt meet. Written by the first node's launcher.
-    """
+    """attempts/K/launch.json: who takes part in an attempt, and where. Written by the first node's launcher."""
 
     job: str
     """Identifies the start of the job that claimed the attempt: see `launch/slurm/job.py`."""
     host: str = ""
     """The first node's name."""
     nodes: tuple[str, ...] = ()
-    """The names of all nodes in their order; empty if unknown."""
+    """The names of the attempt's nodes in their order; empty if unknown."""
+    members: tuple[int, ...] = ()
+    """The numbers of these nodes among those of the job, which may be more; empty in older runs."""
+    ranks: int = 0
     address: str
     """The first node's IP address on the way to the second node; 127.0.0.1 on one node; its name if that is unknown."""
     port: int
@@ -239,6 +233,8 @@ class Verdict(Record):
     """The type, step and rank of an exception. Two failures with the same value are the same failure."""
     bad_nodes: dict[str, str] = field(default_factory=dict)
     """The nodes that failed for a reason of the machine, each with the reason: see `bad_nodes.py`."""
+    left_out: tuple[int, ...] = ()
+    """The numbers of the job's nodes that the next attempt leaves out."""
     cleared: str = ""
     """The node that the verdict before has blamed, wrongly as this attempt shows; '' if there is none."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.file_times import file_system_time, modified
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
-from drumbeat.configs.run.records import ENDED, BackendName, Heartbeat, Job, Result, State, Status
+from drumbeat.configs.run.records import ENDED, AttemptStart, BackendName, Heartbeat, Job, Result, State, Status
 from drumbeat.configs.run.versions import AttemptVersions
 
 
@@ -79,6 +80,12 @@ class View:
     def changes(self) -> tuple[ConfigChange, ...]:
         """What resumes have changed in the run's config, as far as attempts have taken it."""
         return self.heartbeat.changes if self.heartbeat else ()
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks of the newest attempt, which may be fewer than planned; as planned before the first."""
+        start = AttemptStart.read(self.attempt.launch) if self.attempt else None
+        return (start and start.ranks) or self.plan.topology.world_size
 
     @property
     def ended(self) -> bool:

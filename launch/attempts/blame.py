@@ -5,9 +5,9 @@ If all nodes of an attempt fail alike, the reason is rather in the run, the site
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.records import AttemptStart, NodeDown, NodeUp, RankError
 from drumbeat.launch.attempts.logs import numbered
 from drumbeat.launch.attempts.meanings import explain, meaning_of
@@ -75,6 +75,20 @@ def unreachable(attempt: Attempt) -> dict[str, str]:
             failures[name] = f"it did not reach {names[0]}: {up.connection_error}"
     only = next(iter(failures.values()), "")
     return failures if len(failures) == 1 and (reached or only == "its launcher did not start") else {}
+
+
+def lost(attempt: Attempt, broken_again: Collection[str]) -> dict[int, str]:
+    """The nodes without which the next attempt may succeed, by their places in this one, with their names: those on
+    which a check found something, or those that did not connect to the first node in time, and those that are
+    `broken_again`."""
+    names = dict(enumerate(nodes_of(attempt)))
+    ups, downs = {place: NodeUp.read(attempt.node_up(place)) for place in names}, reports(attempt)
+    names |= {place: up.host for place, up in ups.items() if up}
+    if found := {place for place, down in downs.items() if down.check}:
+        pass
+    elif any(down.message for down in downs.values()) and (first := ups.get(0)) and first.connection_error == "":
+        found = {place for place, up in ups.items() if up is None or up.connection_error != ""}
+    return {place: name for place, name in names.items() if place in found or name in broken_again}
 
 
 def broken(errors: Sequence[RankError]) -> dict[str, str]:

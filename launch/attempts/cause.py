@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from drumbeat.configs.errors import headline
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.records import NodeDown, RankError
 from drumbeat.launch.attempts import blame
 from drumbeat.launch.attempts.hang import find_hang, positions

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.launch.attempts.logs import end_of, numbered
 
 THREAD = re.compile(r"^(?:Thread|Current thread) 0x", re.MULTILINE)

@@ -28,7 +28,7 @@ CONSEQUENCES = re.compile(r"^(RuntimeError|Dist\w+|N\w+FiniteError): [\s\S]*(" +
     r"Some NCCL operations have failed or timed out", r"Watchdog caught collective operation timeout",
     r"timed out in blocking wait", r"due to (a )?collective timeout", r"due to ProcessGroupNCCL watchdog hang",
     # Drumbeat
-    r"the loss of rank \d+ is finite",
+    r"the loss of rank \d+ is finite", r"rank \d+ is out of memory with one sample at a time",
 ]) + ")")
 """Type and message of errors that are a consequence of another rank that failed, hangs, or cannot be reached. An
 OSError with the same message has another cause, such as a file server."""
@@ -58,6 +58,8 @@ BROKEN_GPU = "report that node to its administrator"
 UNKNOWN = "failed"
 """The description of an error whose meaning is not known."""
 MEANINGS = (
+    Meaning(r"^OutOfMemoryError: with one sample at a time", "has too little memory for one sample",
+            "train with less for each sample: recompute, a lower precision, smaller inputs or a smaller model"),
     Meaning(r"^OutOfMemoryError|CUDA( driver)?( error:)? out of memory|Cuda failure .*out of memory|"
             r"STATUS_ALLOC_FAILED",
             "ran out of GPU memory", "lower micro_batch_size"),

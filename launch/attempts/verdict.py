@@ -7,9 +7,10 @@ exception is raised at the same step again.
 
 from __future__ import annotations
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import newest_checkpoint
-from drumbeat.configs.run.records import Next, Saved, StopRequest, Verdict
+from drumbeat.configs.run.records import MORE_NODES, Next, Saved, StopRequest, Verdict
 from drumbeat.configs.text_fields import clock
 from drumbeat.launch.attempts import blame
 from drumbeat.launch.attempts.cause import cause
@@ -19,21 +20,27 @@ TIME_LIMIT, TERMINATED = "time limit", "terminated"
 SUSPENDED = "suspended"
 """The reason of a failure that does not count: the connections of ranks time out while SLURM suspends their job."""
 
+LEFT_OUT = "nodes left out"
+"""The reason of a failure that does not count, because the next attempt goes on without the nodes that failed."""
+UNCOUNTED = (SUSPENDED, LEFT_OUT)
+
 IDLE_GPU = "idle GPU"
 FOR_GOOD = ("stopped", "cancelled", IDLE_GPU)
 """Reasons for a stop after which the run is not queued again, whatever SLURM does with its job."""
 
 REASONS = {"stopped": "as asked", TIME_LIMIT: "the job's time limit is near", TERMINATED: "SIGTERM",
            "preempted": "preempted", "requeued": "SLURM requeued the job", "cancelled": "the job was cancelled",
-           "node failure": "a node failed", IDLE_GPU: "a GPU was idle for watchdog.idle_gpu_minutes"}
+           "node failure": "a node failed", MORE_NODES: "more nodes can take part",
+           IDLE_GPU: "a GPU was idle for watchdog.idle_gpu_minutes"}
 """The texts of the reasons."""
 
 
 def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "", queue: bool = True,
-               suspended: float = 0.0) -> Verdict:
+               suspended: float = 0.0, spare: int = 0) -> Verdict:
     """The verdict of an attempt that has ended. `slurm` is why SLURM ended the job (`SlurmJob.why_terminated`), ''
     without SLURM; `queue` is whether the run can be queued again, which it cannot without SLURM, and not from the
-    user's own allocation; `suspended` is for how many seconds the job was suspended in this attempt."""
+    user's own allocation; `suspended` is for how many seconds the job was suspended in this attempt; `spare` is
+    with how many nodes fewer the run can go on: a verdict that does so has the places of the others in `left_out`."""
     saved, request, step = Saved.read(attempt.saved), StopRequest.read(attempt.stop), newest_checkpoint(run)
     if saved and saved.state == "finished":
         return Verdict(outcome="finished", next="leave", message="finished", step=step)
@@ -58,6 +65,8 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
         if not saved and attempt.errors():
             message += f"; {cause(attempt).message}"
         following: Next = "requeue" if slurm and reason not in FOR_GOOD else "leave"
+        if reason == MORE_NODES:
+            following = "restart"
         if following == "requeue" and not queue:
             following, message = "leave", f"{message}; resume it in another allocation, or with --slurm"
         if following == "requeue" and reason == TIME_LIMIT and spent:
@@ -77,10 +86,16 @@ def verdict_of(run: RunDir, attempt: Attempt, *, restarts: int, slurm: str = "",
         spent = "; not retried: it would fail the same way"
     elif failure.error and not (bad and queue) and any(verdict.error == failure.error for verdict in past):
         spent = "; given up: the same error again"
-    elsewhere = queue and (failure.elsewhere or any(bad.keys() & verdict.bad_nodes.keys() for verdict in past))
-    again: Next = "requeue" if elsewhere else "restart"
+    again = [name for name in bad if any(name in verdict.bad_nodes for verdict in past)]
+    lost = blame.lost(attempt, again) if spare and not (cleared or failure.final) else {}
+    if 0 < len(lost) <= spare:
+        return Verdict(outcome="failed", next="restart", step=step, reason=LEFT_OUT, rank=failure.rank,
+                       error=failure.error, bad_nodes=bad, left_out=tuple(lost),
+                       message=f"{failure.message}; {last}; the run goes on without {' and '.join(lost.values())}")
+    elsewhere = queue and (failure.elsewhere or bool(again))
+    following = "requeue" if elsewhere else "restart"
     without = f"; queued again, without {' and '.join(bad)} if possible" if elsewhere and not spent else ""
-    return Verdict(outcome="failed", next="give up" if spent else again, step=step, rank=failure.rank,
+    return Verdict(outcome="failed", next="give up" if spent else following, step=step, rank=failure.rank,
                    error=failure.error, bad_nodes=bad, cleared=cleared,
                    message=f"{failure.message}; {last}{spent}{without}")
 
@@ -98,7 +113,7 @@ def consecutive_failures(run: RunDir, attempt: Attempt, step: int) -> list[Verdi
 
 def _counts_as_failure(verdict: Verdict) -> bool:
     """Whether it counts against the restart budget until a newer checkpoint is saved."""
-    return (verdict.outcome == "failed" and verdict.reason != SUSPENDED) or verdict.reason == TIME_LIMIT
+    return (verdict.outcome == "failed" and verdict.reason not in UNCOUNTED) or verdict.reason == TIME_LIMIT
 
 
 def _too_late(attempt: Attempt) -> str:

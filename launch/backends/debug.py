@@ -17,6 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Saved
 from drumbeat.configs.run.view import View
+from drumbeat.launch.attempts.beside import beside
 from drumbeat.launch.backends.contract import Request, Submitted
 from drumbeat.launch.backends.environment import environment
 from drumbeat.launch.backends.local import OnMachine
@@ -59,7 +60,7 @@ class InProcess(OnMachine):
 def train(plan: JobPlan) -> None:
     """Trains in this process until the run ends. Raises what the training raises."""
     run = RunDir(Path(plan.run_dir))
-    with _open(run.path), hold_gpus(plan) as plan, environment(plan):
+    with beside(run, plan, wait=False), _open(run.path), hold_gpus(plan) as plan, environment(plan):
         add_user_path()
         while _attempt(run):
             pass

@@ -59,7 +59,7 @@ def exclusions(plan: JobPlan) -> Exclusions:
     already = _names(options.get("exclude"))
     usable = {node for node, works in partition.items() if works} - already
     return _chosen([one for one in bad if one.node in partition.keys() - already], usable,
-                   required=_names(options.get("nodelist")), needed=plan.topology.nodes)
+                   required=_names(options.get("nodelist")), needed=plan.topology.least_nodes)
 
 
 def _chosen(known: Sequence[BadNode], usable: Collection[str], *, required: Collection[str], needed: int) -> Exclusions:

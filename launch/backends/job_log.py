@@ -29,7 +29,8 @@ REPEATED = 5
 def log_files(run: RunDir, job: str) -> list[Path]:
     """The job's log files that are not empty: standard error first, and in the order of the nodes."""
     number = split_id(job)[0]
-    found = [*run.submitit.glob(f"{number}_*log.err"), *run.submitit.glob(f"{number}_*log.out")]
+    folders = (run.submitit, run.path.parent / "submitit")  # a job array has one for all of its runs
+    found = [path for folder in folders for path in folder.glob(f"{number}_*log.*") if path.suffix in (".err", ".out")]
     return sorted((path for path in found if path.stat().st_size), key=lambda path: (path.suffix, _node(path)))
 
 

@@ -36,7 +36,25 @@ NODES = """\
     fi
 """
 """Before the launchers are started again in a job of the run's own: srun would refuse to start them if the job has lost
-nodes. They notice it, and requeue the job."""
+nodes. They notice it, and go on without them, or requeue the job."""
+ONE_ON_EACH = "export SLURM_NTASKS=$SLURM_NNODES SLURM_NPROCS=$SLURM_NNODES SLURM_NTASKS_PER_NODE=1"
+"""For a job with a range of nodes, which cannot say how many tasks it has."""
+WATCH = """\
+watch() {  # if this node is lost, so is this script: then another node of the job requeues it
+  if [ "$SLURM_NNODES" = 1 ] || kill -0 "${watcher:-none}" 2> /dev/null; then return; fi
+  command srun --export=ALL --overlap --relative=1 --nodes=1 --ntasks=1 --cpus-per-task=1 --mem=0 --gres=none bash -c '
+    while sleep 60; do
+      read -r first nodes <<< "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format="%B %N")"
+      if [ "$first" ] && ! scontrol show hostnames "$nodes" | grep -qx "$first"; then
+        scontrol requeue "$SLURM_JOB_ID" || scancel "$SLURM_JOB_ID"
+      fi
+    done' &> /dev/null &
+  watcher=$!
+}
+watch"""
+"""For a job that SLURM does not end when one of its nodes fails (--no-kill), even the first."""
+WATCH_AGAIN = "    watch\n"
+"""For such a job, before the launchers are started again: the watching node may be the one that is gone."""
 REQUEUE = """\
   if [ $code = 76 ]; then scontrol requeue "$SLURM_JOB_ID"; fi  # for launchers in a container
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import Job
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
@@ -34,7 +34,10 @@ from drumbeat.launch.backends.queued_jobs import (
 from drumbeat.launch.backends.script import (
     JOB_VARIABLES,
     NODES,
+    ONE_ON_EACH,
     REQUEUE,
+    WATCH,
+    WATCH_AGAIN,
     check_values,
     node_command,
     python_words,
@@ -122,8 +125,8 @@ class Slurm(Backend):
         try:
             with environment(plan, JOB_VARIABLES, request.text), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # submitit's warnings about options that are set on purpose
-                executor = ConfirmingExecutor(text=request.text, run_id=run.id, folder=run.submitit,
-                                              python=python_words(plan))
+                executor = ConfirmingExecutor(text=request.text, run_id=request.parameters["comment"],
+                                              folder=run.submitit, python=python_words(plan))
                 executor.update_parameters(**request.parameters)
                 job = executor.submit(run_node, plan.run_dir)
         except (FailedJobError, FailedSubmissionError) as error:
@@ -233,7 +236,8 @@ def check_slurm_installed() -> None:
 def sbatch_parameters(plan: JobPlan, after: str = "", exclude: Sequence[str] = ()) -> dict[str, Any]:
     """submitit's parameters for the plan, for a job without the nodes `exclude`. One task on each node sees all of the
     node's GPUs. srun gets --cpus-per-task again, because since SLURM 22.05 it does not inherit it from sbatch; and
-    --export=ALL, because it does inherit --export=NONE. SLURM drops a next job if the first one succeeds."""
+    --export=ALL, because it does inherit --export=NONE. SLURM drops a next job if the first one succeeds. A job with a
+    range of nodes survives the failure of some, if it can be requeued when it loses its script with its first node."""
     topology, site = plan.topology, plan.site
     cpus = topology.ranks_per_node * topology.cpus_per_rank
     more: dict[str, Any] = {"requeue": True, "chdir": plan.folder,
@@ -253,6 +257,9 @@ def sbatch_parameters(plan: JobPlan, after: str = "", exclude: Sequence[str] = (
         options["mem"] = _megabytes(site.mem_gb_per_gpu * topology.ranks_per_node)
     elif site.mem_gb_per_node is not None:
         options["mem"] = _megabytes(site.mem_gb_per_node)
+    survives = topology.min_nodes is not None and more["requeue"] is True
+    if survives:
+        more["no-kill"] = True
     if exclude:
         more["exclude"] = ",".join(filter(None, [more.get("exclude"), *exclude]))
     if after:
@@ -261,16 +268,23 @@ def sbatch_parameters(plan: JobPlan, after: str = "", exclude: Sequence[str] = (
     return options | {
         "job_name": plan.name,
         "time": site.time_minutes,
-        "nodes": topology.nodes,
-        "ntasks_per_node": 1,
+        **_nodes(topology),
         "cpus_per_task": cpus,
         "signal_delay_s": grace_seconds(RunDir(Path(plan.run_dir)), site.signal_seconds, 60 * site.time_minutes),
         "comment": Path(plan.run_dir).name,
         "wckey": None,  # submitit's default is its own name
-        "setup": setup_lines(plan, cpus, NODES, REQUEUE),
+        "setup": [*setup_lines(plan, cpus, NODES + WATCH_AGAIN * survives, REQUEUE),
+                  *([ONE_ON_EACH] if topology.min_nodes else []), *([WATCH] if survives else [])],
         "srun_args": ["--export=ALL", "--kill-on-bad-exit=1", "--wait=60", f"--cpus-per-task={cpus}"],
         "additional_parameters": more,
     }
+
+
+def _nodes(topology: Topology) -> dict[str, Any]:
+    """submitit's parameters for the nodes. For a range of nodes the tasks must not be counted: SLURM would
+    give no more nodes than the tasks need on the smallest number."""
+    return {"nodes": f"{topology.min_nodes}-{topology.nodes}"} if topology.min_nodes else {
+        "nodes": topology.nodes, "ntasks_per_node": 1}
 
 
 def _megabytes(gigabytes: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import NamedTuple
 
 
 def add_run(parser: argparse.ArgumentParser, *, runs: bool = True) -> None:
@@ -49,7 +50,8 @@ def add_start_options(parser: argparse.ArgumentParser, ranks: str, nodes: str) -
     size = parser.add_argument_group("number of processes")
     size.add_argument("--gpus", type=integer, metavar="N", help=f"ranks on each node, one GPU each (default: {ranks})")
     size.add_argument("--procs", type=integer, metavar="N", help="ranks on each node, on the CPU")
-    size.add_argument("--nodes", type=integer, metavar="K", help=f"nodes (default: {nodes})")
+    size.add_argument("--nodes", type=node_count, metavar="K", help="nodes, or the least and the most of them, as in "
+                      f"1-4 (default: {nodes})")
     place = parser.add_argument_group("where to run (default: on this machine, attached to this terminal)")
     place.add_argument("--detach", action="store_true", help="return at once and leave the run running")
     place.add_argument("--debug", action="store_true", help="run one rank in this process, so that breakpoints work")
@@ -66,6 +68,22 @@ def add_start_options(parser: argparse.ArgumentParser, ranks: str, nodes: str) -
 def add_no_snapshot(group: argparse._ArgumentGroup) -> None:
     """The choice to run without a copy of the code."""
     group.add_argument("--no-snapshot", action="store_true", help="run the code in place, not a copy of it")
+
+
+class NodeCount(NamedTuple):
+    """A number of nodes."""
+
+    most: int
+    least: int | None = None
+    """The number with which the run can do, too; None if that is not given."""
+
+
+def node_count(text: str) -> NodeCount:
+    """Parses a number of nodes, such as 4, or 1-4 as sbatch writes it, for argparse."""
+    least, dash, most = text.partition("-")
+    if not (least.isdecimal() and (most.isdecimal() or not dash)) or (dash and int(least) > int(most)):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of nodes nor a range of it, such as 1-4")
+    return NodeCount(int(most), int(least)) if dash else NodeCount(int(least))
 
 
 def integer(text: str) -> int:

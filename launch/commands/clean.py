@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drumbeat.configs.errors import ConfigError, Fault
+from drumbeat.configs.errors import ConfigError, Fault, RunError
 from drumbeat.launch.commands.arguments import add_runs
+
+if TYPE_CHECKING:
+    from drumbeat.configs.run.folder import RunDir
+    from drumbeat.configs.run.sweep import SweepDir
 
 HELP = "remove what finished runs no longer need"
 
@@ -27,8 +32,8 @@ Remove older checkpoints of finished runs, the logs of their earlier attempts,
 and what replays and killed commands have left. Prints what would go, and asks.
 Runs that are not finished do not change."""
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, STAYS
-    parser.add_argument("run", nargs="*", metavar="RUN", help="runs as for `status` (default: all runs, and what "
-                        "replays and killed commands have left)")
+    parser.add_argument("run", nargs="*", metavar="RUN", help="runs or sweeps (default: all runs, and what replays "
+                        "and killed commands have left)")
     parser.add_argument("--all-but-best", action="store_true", help="keep only the best checkpoint: also remove the "
                         "weights of the newest one, those that the config keeps, and compiled kernels")
     parser.add_argument("--caches", action="store_true", help="also remove decoded images (data.cache) of datasets "
@@ -39,11 +44,32 @@ Runs that are not finished do not change."""
 
 def run(args: argparse.Namespace) -> int:
     from drumbeat.launch.runs.clean import clean
-    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.sweeps.find import all_sweeps
 
     runs = Path(args.runs)
     if args.caches and args.run:
         raise ConfigError(Fault(what="--caches looks at all runs", where="command line", given=" ".join(args.run),
                                 remedy="Remove --caches, or the runs."))
-    named = list(dict.fromkeys(find_run(text, runs) for text in args.run))
-    return clean(named, runs, all_but_best=args.all_but_best, caches=args.caches, yes=args.yes)
+    busy = {run.path for sweep in all_sweeps(runs) if sweep.queue_is_running() for run in _trials(sweep)}
+    named = list(dict.fromkeys(run for text in args.run for run in _named(text, runs)))
+    return clean(named, runs, all_but_best=args.all_but_best, caches=args.caches, yes=args.yes, busy=busy)
+
+
+def _named(text: str, runs: Path) -> list[RunDir]:
+    """The run that a text names, or the finished trials of a sweep. Raises `RunError`."""
+    from drumbeat.configs.run.records import Status
+    from drumbeat.launch.runs.find import find_run
+    from drumbeat.launch.sweeps.find import find_sweep
+
+    if (sweep := find_sweep(text, runs)) is None:
+        return [find_run(text, runs)]
+    if finished := [run for run in _trials(sweep) if (found := Status.read(run.status)) and found.state == "finished"]:
+        return finished
+    raise RunError(Fault(what=f"sweep {sweep.name} has no finished trials", where=str(sweep.path),
+                         remedy="Only finished runs are cleaned."))
+
+
+def _trials(folder: SweepDir) -> list[RunDir]:
+    """The runs of the trials of a sweep, of which some may not exist yet. Raises `DamagedError`."""
+    sweep = folder.read()
+    return [folder.run(sweep, trial.number) for trial in sweep.trials]

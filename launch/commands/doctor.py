@@ -34,12 +34,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.run:
         return _suspects(args)
-    group = ["--group", _checked(args.group)] if args.group else []
+    group = ["--group", checked_pattern(args.group)] if args.group else []
     return run_on_config("drumbeat.trainers.commands.doctor", args.words, *group, "--sheet", args.sheet or "doctor.png",
                          *(["--all"] if args.all else []), *(["--json"] if args.json else []))
 
 
-def _checked(pattern: str) -> str:
+def checked_pattern(pattern: str) -> str:
     """The pattern of --group. Raises `LaunchError`."""
     try:
         groups = re.compile(pattern).groups

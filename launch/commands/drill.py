@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = """\
 Inject faults of every type, and prove nothing is lost. Trains what a config
 describes three times: without faults, with faults at random steps, and with a
-change of the number of ranks. The results must be equal."""
+change of the number of ranks. The results must be equal: bit for bit after the
+faults, and with virtual_ranks after the change of ranks as well."""
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EXIT_CODES
     add_config(parser, " [options]", changes="phases.NAME.epochs=0.1 makes it short")
     parser.add_argument("--gpus", type=integer, metavar="N", help="ranks, one GPU each (default: all GPUs)")

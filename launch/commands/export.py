@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from drumbeat.launch.commands.arguments import add_run
+from drumbeat.launch.commands.arguments import add_checkpoint, add_run
 
 HELP = "write a run's weights to one file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to write: FILE.pt, .pth or .safetensors")
-    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    add_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,4 +21,4 @@ def run(args: argparse.Namespace) -> int:
 
     folder = find_run(args.run, Path(args.runs)).path
     return start("drumbeat.trainers.commands.export", str(folder), str(args.file.absolute()),
-                 "last" if args.last else "best", user_code=False)
+                 *([args.checkpoint] if args.checkpoint else []), user_code=False)

@@ -30,8 +30,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json_text(list(describe_each(runs[::-1], sized_facts if args.size else facts, damaged_facts))))
     else:
-        print_table(runs, Path(args.runs), every=args.all, sizes=args.size)
+        sweeps, trials = _sweeps(args)
+        print_table([run for run in runs if run.path not in trials], Path(args.runs), every=args.all, sizes=args.size,
+                    sweeps=sweeps)
     return 0
+
+
+def _sweeps(args: argparse.Namespace) -> tuple[dict[str, tuple[str, ...]], set[Path]]:
+    """The rows of the sweeps by their ids, and the folders of their trials."""
+    from drumbeat.launch.sweeps.find import all_sweeps
+    from drumbeat.launch.sweeps.show import listed
+
+    return listed(all_sweeps(Path(args.runs)), sizes=args.size)
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -43,5 +53,5 @@ def _watch(args: argparse.Namespace) -> int:
     if not sys.stdout.isatty():
         raise ConfigError(Fault(what="--watch needs a terminal", where="command line", given="standard output is none",
                                 remedy="Without --watch the table is printed once: drumbeat ls"))
-    watch(Path(args.runs), sizes=args.size)
+    watch(Path(args.runs), lambda: _sweeps(args), sizes=args.size)
     return 0

@@ -12,7 +12,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -28,6 +29,7 @@ from drumbeat.launch.commands import (
     cancel,
     checkpoints,
     clean,
+    compare,
     completion,
     demo_data,
     doctor,
@@ -48,16 +50,20 @@ from drumbeat.launch.commands import (
     show,
     status,
     stop,
+    sweep,
     tensorboard,
+    track,
     verify,
     why,
 )
 
 COMMANDS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module for module in (
-        run, resume, rerun, fork, ls, status, why, logs, stop, cancel, profile, nodes, verify, replay, bisect,
-        checkpoints, evaluate, predict, export, report, tensorboard, clean, show, doctor, drill, cache, completion,
-        demo_data)
+        run, resume, rerun, fork, sweep,
+        ls, status, why, logs, stop, cancel, profile, nodes,
+        verify, replay, bisect,
+        checkpoints, evaluate, predict, compare, export, report, tensorboard, track,
+        clean, show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(
@@ -70,10 +76,18 @@ REQUIRED = ("omegaconf", "rich", "shtab", "submitit", "yaml")
 
 def main(argv: Sequence[str] | None = None, program: str = "drumbeat run") -> int:
     """Runs one command and returns its exit code. A user's mistake is one screen on stderr, with exit code 2."""
-    open_standard_files()
-    os.umask(os.umask(0o077) | 0o002)  # what other users could write to, such as a run's pickles, would be run
-    with text_only():
+    with as_command():
         return _run(list(sys.argv[1:] if argv is None else argv), program)
+
+
+@contextmanager
+def as_command() -> Iterator[None]:
+    """What surrounds each command: open standard files, output that cannot control the terminal, and new files to which
+    no other user may write: those of a run, such as its pickles, are executed."""
+    open_standard_files()
+    os.umask(os.umask(0o077) | 0o002)
+    with text_only():
+        yield
 
 
 def _run(words: list[str], program: str) -> int:

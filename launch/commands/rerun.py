@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from drumbeat.launch.commands.arguments import add_no_snapshot, add_run, add_start_options, add_trust
+
+if TYPE_CHECKING:
+    from drumbeat.launch.start.start import Start
 
 HELP = "start a run's code and config again, as a new run"
 
@@ -21,9 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_no_snapshot(what)
 
 
-def run(args: argparse.Namespace) -> int:
+def resolve(args: argparse.Namespace) -> Start:
+    """What is to be started. Raises a `UserError`."""
     from drumbeat.launch.start.resolve import check_flags, resolve_rerun
-    from drumbeat.launch.start.start import start
 
     check_flags(args, rerun=True)
-    return start(resolve_rerun(args, args.run), dry_run=args.dry_run, detach=args.detach)
+    return resolve_rerun(args, args.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.start.start import start
+
+    return start(resolve(args), dry_run=args.dry_run, detach=args.detach)

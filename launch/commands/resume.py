@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drumbeat.launch.commands.arguments import add_run, add_start_options, add_trust
 
-HELP = "resume a run"
+if TYPE_CHECKING:
+    from drumbeat.launch.start.start import Start
+
+HELP = "resume a run or a sweep"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = ("Resume a run that was stopped, failed or was killed: from its newest intact checkpoint, "
@@ -23,9 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(name=None, no_snapshot=False)
 
 
-def run(args: argparse.Namespace) -> int:
+def resolve(args: argparse.Namespace) -> Start:
+    """What is to be started. Raises a `UserError`."""
     from drumbeat.launch.start.resolve import check_flags, resolve_resume
-    from drumbeat.launch.start.start import start
 
     check_flags(args, resume=True)
-    return start(resolve_resume(args, args.run), dry_run=args.dry_run, detach=args.detach)
+    return resolve_resume(args, args.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.start.start import start
+    from drumbeat.launch.sweeps import control
+    from drumbeat.launch.sweeps.find import find_sweep
+
+    if sweep := find_sweep(args.run, Path(args.runs)):
+        control.check_unchanged(args)
+        print(control.resume(sweep))
+        return 0
+    return start(resolve(args), dry_run=args.dry_run, detach=args.detach)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from drumbeat.launch.commands.arguments import add_no_snapshot, add_start_options, add_trust
+
+if TYPE_CHECKING:
+    from drumbeat.launch.start.start import Start
 
 HELP = "train what a config describes"
 
@@ -35,10 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(new_code=False, take_over=False)
 
 
-def run(args: argparse.Namespace) -> int:
+def resolve(args: argparse.Namespace) -> Start:
+    """What is to be started. Raises a `UserError`."""
     from drumbeat.launch.start.resolve import check_flags, resolve_resume, resolve_run
-    from drumbeat.launch.start.start import start
 
     check_flags(args, resume=args.resume is not None)
-    what = resolve_run(args) if args.resume is None else resolve_resume(args, args.resume)
-    return start(what, dry_run=args.dry_run, detach=args.detach)
+    return resolve_run(args) if args.resume is None else resolve_resume(args, args.resume)
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.start.start import start
+
+    return start(resolve(args), dry_run=args.dry_run, detach=args.detach)

@@ -2,8 +2,8 @@
 
 It trains what the config describes three times: without a fault; with injected faults, after which weights (bit for
 bit), ledger and curves must equal the first run's; and with a change of the number of ranks, after which the ledger and
-the steps of the curves must equal, and the metrics lie in a band; with `virtual_ranks`, all bits must equal there too.
-All are ordinary runs, started and resumed as a user would, and stay where runs are.
+the steps of the curves must equal, and the metrics lie in a band; with `virtual_ranks`, all bits must be equal there,
+too. All are ordinary runs, started and resumed as a user would, and stay where runs are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from rich.console import Console
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
 from drumbeat.configs.load import read
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import FirstStep, Result, Verdict
 from drumbeat.configs.run.view import View

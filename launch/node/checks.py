@@ -20,7 +20,8 @@ from drumbeat.configs.errors import Fault, LaunchError, PreflightError, UserErro
 from drumbeat.configs.importing import USER_PATH
 from drumbeat.configs.load import read
 from drumbeat.configs.preconditions import check_data, unreadable
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import NodeUp

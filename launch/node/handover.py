@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from drumbeat.configs.errors import LaunchError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_text, newest_checkpoint
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import ENDED, Job, Next, NodeUp, Status, Verdict
+from drumbeat.launch.attempts.blame import nodes_of
 from drumbeat.launch.attempts.verdict import consecutive_failures, verdict_of
 from drumbeat.launch.backends.slurm import Slurm
 from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
@@ -71,6 +73,16 @@ def queue_next_job(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
     return ""
 
 
+def ensure_next_job(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> bool:
+    """First node: queues a next job if SLURM would not requeue this one. Returns `Launcher.has_next_job`."""
+    if not slurm_job.needs_next_job():
+        return False
+    error = queue_next_job(run, plan, slurm_job)
+    if error and not plan.site.prefix:
+        print(f"warning: SLURM would neither requeue this job nor accept a next one: {error}", flush=True)
+    return not error or bool(plan.site.prefix)
+
+
 def queue_elsewhere(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> str:
     """Queues the job that resumes the run without the nodes that are remembered now. A requeued job would keep its
     options. Returns '', or why SLURM refused."""
@@ -97,11 +109,28 @@ def queue_again(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, elsewhere: b
     return not other_error, other_error and f"{error}; nor does it accept another job: {other_error}"
 
 
+def queue_after(verdict: Verdict, run: RunDir, plan: JobPlan, slurm_job: SlurmJob, has_next_job: bool
+                ) -> tuple[Verdict, bool]:
+    """Has the run resumed after a verdict that says so. Returns the verdict, which says if SLURM refused, and whether a
+    next job is queued."""
+    failed = verdict.outcome == "failed"
+    has_next_job, error = queue_again(run, plan, slurm_job, elsewhere=failed, has_next_job=has_next_job)
+    if error:
+        verdict = replace(verdict, next="give up" if failed else "leave",
+                          message=f"{verdict.message}; SLURM does not requeue it: {error}")
+    return verdict, has_next_job
+
+
 def exit_code(run: RunDir, *, has_next_job: bool) -> int:
     """The exit code of the first node's launcher if the run continues in another job, or in this one once more."""
     if not has_next_job:
         return 0  # it is requeued, which ends it
     return CONTINUE if _job(run).next_job else REQUEUE_ME
+
+
+def has_next_job(run: RunDir, plan: JobPlan, slurm_job: SlurmJob) -> bool:
+    """What the first node's launcher knows, for that of another node which decides now: see `Launcher.has_next_job`."""
+    return bool(_job(run).next_job or (plan.site.prefix and slurm_job.needs_next_job()))
 
 
 def cancel_next_job(run: RunDir, slurm_job: SlurmJob) -> None:
@@ -125,7 +154,8 @@ def previous_verdict(run: RunDir, plan: JobPlan, slurm_job: SlurmJob, *, first: 
         return verdict if claimed_by(before, f"{job_name()}.{slurm_job.restarts}") else None
     if not first:
         return None
-    verdict = verdict_of_abandoned(run, before, nodes=plan.topology.nodes, restarts=plan.restarts)
+    verdict = verdict_of_abandoned(run, before, nodes=len(nodes_of(before)) or plan.topology.nodes,
+                                   restarts=plan.restarts)
     verdict = with_lost_nodes(verdict, before)
     remember_nodes(run, verdict)
     verdict.write(before.verdict)

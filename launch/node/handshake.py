@@ -24,8 +24,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import DamagedError, read_text, write_text
-from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.configs.text_table import aligned
@@ -66,6 +66,7 @@ def handshake(attempt: Attempt, node: int, nodes: int, cancelled: Callable[[], b
     try:
         connected = listen(attempt, start.address, start.port, nodes, cancelled)
     except OSError as error:
+        replace(up, connection_error=os.strerror(error.errno or 0)).write(attempt.node_up(node))
         return f"port {start.port} of {start.host or start.address} cannot be used: {os.strerror(error.errno or 0)}"
     with open(attempt.node_log(0), "a") as log:
         log.write(table(attempt, nodes, connected))

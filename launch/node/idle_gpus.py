@@ -18,8 +18,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import write_soon
-from drumbeat.configs.run.folder import Attempt
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.rank_records import IdleGpus

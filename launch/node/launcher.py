@@ -4,7 +4,6 @@ It is the only process that reacts to signals, and only the first node's launche
 the ranks to stop by a file in the run folder, waits for their checkpoint, and kills what is left. Then it does what the
 first node's launcher decides: leave, start the next attempt in place, or requeue the job. The launchers of a job
 communicate only through the attempt's folder. No torch here.
-
 It is a state machine: `node/states.py` defines its states, their outcomes, and the table of transitions.
 If a launcher itself is killed, the job's script restarts those of all nodes (`launch/backends`).
 """
@@ -21,32 +20,32 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
-from drumbeat.configs.run.records import AttemptStart, Next, NodeDown, StopRequest, Verdict
-from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
+from drumbeat.configs.run.records import MORE_NODES, Next, NodeDown, StopRequest, Verdict
 from drumbeat.launch.attempts.processes import become_subreaper
 from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
 from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS, Finding, check_node
-from drumbeat.launch.node.claims import claim_attempt, claimed_attempt
+from drumbeat.launch.node.claims import RunFailedError, claim_attempt, claimed_attempt
 from drumbeat.launch.node.handover import (
     AGAIN,
     cancel_next_job,
+    ensure_next_job,
     exit_code,
+    has_next_job,
     nodes_lost,
     previous_verdict,
-    queue_again,
-    queue_next_job,
+    queue_after,
 )
 from drumbeat.launch.node.handshake import handshake
 from drumbeat.launch.node.idle_gpus import GpuWatch
 from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
-from drumbeat.launch.node.rendezvous import network_variables
+from drumbeat.launch.node.members import WIDEN_SECONDS, Members
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.time_limit import TimeLimit
-from drumbeat.launch.node.torchrun import Agents
-from drumbeat.launch.plan.job import torchrun_command
+from drumbeat.launch.node.torchrun import Agents, torchrun_order
 from drumbeat.launch.slurm.grace import grace_warning
 from drumbeat.launch.slurm.job import SlurmJob
 
@@ -61,10 +60,6 @@ EXIT_TIMEOUT = 60.0
 """Seconds from the last checkpoint until all ranks must have exited."""
 
 T = TypeVar("T")
-
-
-class RunFailedError(Exception):
-    """The run was given up. Raised so that SLURM marks the job as failed, too."""
 
 
 @dataclass
@@ -90,9 +85,14 @@ class Launcher:
     """Why this node could not start the attempt."""
     finding: Finding | None = field(default=None, init=False)
     """What the checks of this node have found before the attempt."""
+    members: Members = field(init=False)
+    """The nodes that take part in the attempt."""
     has_next_job: bool = field(default=False, init=False)
     """Whether a job is queued that resumes the run if this one fails; or, in a container without SLURM's programs,
     whether the job's script can requeue this one."""
+
+    def __post_init__(self) -> None:
+        self.members = Members.of(self.plan, self.slurm_job)
 
     def run_attempts(self) -> Next:
         """Runs attempts until the first node's launcher decides to leave. Returns why."""
@@ -102,7 +102,7 @@ class Launcher:
         become_subreaper()
         handlers = {State.JOIN: self.join, State.CLAIM: self.claim, State.CHECK: self.check,
                     State.HANDSHAKE: self.handshake, State.SUPERVISE: self.supervise, State.REPORT: self.report,
-                    State.DECIDE: self.decide}
+                    State.DECIDE: self.decide, State.WAIT: self.wait}
         state = State.JOIN
         while True:
             outcome = handlers[state]()
@@ -123,39 +123,44 @@ class Launcher:
         if self.first:
             if warning := grace_warning(self.run, self.slurm_job.fields().get("Partition", "")):
                 print(f"warning: {warning}", flush=True)
-            if self.slurm_job.needs_next_job():
-                error = queue_next_job(self.run, self.plan, self.slurm_job)
-                self.has_next_job = not error or bool(self.plan.site.prefix)
-                if not self.has_next_job:
-                    print(f"warning: SLURM would neither requeue this job nor accept a next one: {error}", flush=True)
-        lost = self.slurm_job.lost_nodes(self.plan.topology.nodes)
+            self.has_next_job = ensure_next_job(self.run, self.plan, self.slurm_job)
+        lost = self.slurm_job.lost_nodes(self.plan.topology.least_nodes)
         if lost and self.first:
             self.has_next_job, after = nodes_lost(self.run, self.plan, self.slurm_job, lost, self.has_next_job)
             return Outcome(after)
         return Outcome.REQUEUE if lost else Outcome.NEW
 
     def claim(self) -> Outcome:
+        if self.first and self.node and self.slurm_job:  # the node that has decided before is left out
+            self.has_next_job = has_next_job(self.run, self.plan, self.slurm_job)
         if self.first:
-            self.attempt, asked_to_stop = claim_attempt(self.run, self.plan.topology.nodes, self.slurm_job)
+            self.attempt, asked_to_stop = claim_attempt(self.run, self.members, self.slurm_job)
             self.received = Event.STOP if asked_to_stop else self.received
         else:
             self.attempt = self.wait_for("the next attempt", self.claimed)
+            self.members.join(self.attempt)
+        if self.place < 0:
+            return Outcome.LEFT_OUT
         self.code, self.failure, self.finding = None, "", None
         self.limit = TimeLimit(self.ask_end, self.run, self.plan.site.signal_seconds)
         with suppress(OSError):  # it imports torch meanwhile; the checks say what is missing
-            self.agents = Agents.ready(self.agents, self.plan, self.current, self.node)
+            self.agents = Agents.ready(self.agents, self.plan, self.current, self.place)
         return Outcome.CLAIMED
 
+    def wait(self) -> Outcome:
+        verdict = self.members.wait(self.run, self.current, self.node)
+        return Outcome(verdict.next if verdict else "restart")
+
     def check(self) -> Outcome:
-        self.finding = check_node(self.run, self.plan, self.current, self.node, self.is_stopped)
+        self.finding = check_node(self.run, self.plan, self.current, self.place, self.is_stopped)
         if self.finding is None:
             return Outcome.ABORTED if self.is_stopped() else Outcome.CHECKED
         self.code, self.failure = 1, self.finding.message
         return Outcome.UNUSABLE
 
     def handshake(self) -> Outcome:
-        if (nodes := self.plan.topology.nodes) > 1 and not self.is_aborted():
-            self.failure = handshake(self.current, self.node, nodes, self.is_aborted)
+        if (nodes := self.members.topology.nodes) > 1 and not self.is_aborted():
+            self.failure = handshake(self.current, self.place, nodes, self.is_aborted)
         if self.failure:
             self.code = 1
             return Outcome.UNREACHABLE
@@ -163,12 +168,16 @@ class Launcher:
 
     def supervise(self) -> Outcome:
         attempt = self.current
-        agents, limit, gpus = self.start(attempt), self.limit, GpuWatch.of(self.plan, attempt, self.node)
-        leave_by = float("inf")
+        limit, gpus = self.limit, GpuWatch.of(self.plan, attempt, self.place)
+        self.agents = agents = Agents.ready(self.agents, self.plan, attempt, self.place)
+        agents.start(*torchrun_order(self.members.attempt_plan, attempt, self.place), attempt, self.place)
+        leave_by, widen_at = float("inf"), time.monotonic() + WIDEN_SECONDS
         try:
             while (code := agents.poll()) is None:
                 if self.first and (self.received or limit.must_stop()):
                     attempt.request_stop((self.received or Event.TIME_LIMIT).value)
+                if self.first and time.monotonic() > widen_at and os.path.exists(attempt.more_nodes):  # noqa: PTH110
+                    attempt.request_stop(MORE_NODES)
                 if os.path.exists(attempt.saved):  # noqa: PTH110  (False too if the disk does not answer)
                     leave_by = min(leave_by, time.monotonic() + EXIT_TIMEOUT)
                 if limit.is_over() or time.monotonic() > leave_by or agents.hang() or self.is_over(attempt):
@@ -182,7 +191,7 @@ class Launcher:
                 print(f"processes {alive} cannot be killed: they are waiting for a disk or a driver", flush=True)
 
     def report(self) -> Outcome:
-        self.current.report(self.node, NodeDown(exit_code=self.code, host=node_name(), message=self.failure,
+        self.current.report(self.place, NodeDown(exit_code=self.code, host=node_name(), message=self.failure,
                                                 check=self.finding.kind if self.finding else ""))
         return Outcome.REPORTED
 
@@ -190,7 +199,10 @@ class Launcher:
         attempt = self.current
         verdict = self.conclude(attempt) if self.first else (
             self.wait_for("the verdict", partial(Verdict.read, attempt.verdict)))
-        return Outcome(verdict.next) if verdict else Outcome.ABANDONED
+        if verdict is None:
+            return Outcome.ABANDONED
+        self.members.follow(verdict)
+        return Outcome(verdict.next)
 
     def leave(self, outcome: Outcome) -> Next:
         """Ends this launcher; with `os._exit` if SLURM waits for it, or the run continues: submitit would end that."""
@@ -206,8 +218,13 @@ class Launcher:
 
     @property
     def first(self) -> bool:
-        """Whether this is the first node, which decides for all nodes."""
-        return self.node == 0
+        """Whether this is the first node that takes part, which decides for all nodes."""
+        return self.place == 0
+
+    @property
+    def place(self) -> int:
+        """The number of this node in the attempt; -1 if it does not take part."""
+        return self.members.place(self.node)
 
     @property
     def current(self) -> Attempt:
@@ -244,42 +261,25 @@ class Launcher:
         except OSError:  # the disk does not answer, which says nothing about the run
             return False
 
-    def start(self, attempt: Attempt) -> Agents:
-        """Starts torchrun."""
-        launch = AttemptStart.require(attempt.launch)
-        command = torchrun_command(self.plan, attempt=str(attempt.number), node=str(self.node),
-                                   address=launch.address, port=str(launch.port))
-        environment = {
-            "PET_SIGNALS_TO_HANDLE": "SIGQUIT",  # so that torchrun and its ranks keep ignoring SIGTERM
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # seconds from SIGTERM, which ranks ignore, to SIGKILL
-            "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / FLIGHT_RECORDER),
-        } | network_variables(launch.address, os.environ)
-        self.agents = agents = Agents.ready(self.agents, self.plan, attempt, self.node)
-        agents.start(command[3:], environment, attempt)  # without "python -m torch.distributed.run"
-        return agents
-
     def conclude(self, attempt: Attempt) -> Verdict | None:
         """First node: determines the verdict and records it for the other nodes and for `status`. Returns None if the
         launchers that are started next must do it."""
         request = StopRequest.read(attempt.stop)
-        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in range(self.plan.topology.nodes)),
+        nodes = range(self.members.topology.nodes)
+        all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in nodes),
                               STOP_TIMEOUT if request else min(DOWN_TIMEOUT, max(STOP_TIMEOUT, self.limit.left())))
         reason = self.slurm_job.why_terminated() if self.slurm_job and request else ""
         if reason == "terminated" and not all_down and request and request.reason != TIME_LIMIT:
             return None
         verdict = verdict_of(self.run, attempt, restarts=self.plan.restarts, slurm=reason,
-                             suspended=self.limit.suspended,
+                             suspended=self.limit.suspended, spare=self.members.spare,
                              queue=self.slurm_job is not None and not self.slurm_job.is_allocation)
+        verdict = replace(verdict, left_out=self.members.left_out(attempt, verdict.left_out))
         if self.slurm_job:
             verdict = with_lost_nodes(verdict, attempt)
             remember_nodes(self.run, verdict)
         if verdict.next == "requeue" and self.slurm_job:
-            failed = verdict.outcome == "failed"
-            self.has_next_job, error = queue_again(self.run, self.plan, self.slurm_job, elsewhere=failed,
-                                                   has_next_job=self.has_next_job)
-            if error:
-                verdict = replace(verdict, next="give up" if failed else "leave",
-                                  message=f"{verdict.message}; SLURM does not requeue it: {error}")
+            verdict, self.has_next_job = queue_after(verdict, self.run, self.plan, self.slurm_job, self.has_next_job)
         if verdict.outcome != "superseded":
             self.run.write_status(verdict.state, attempt=attempt.number, verdict=verdict.message)
         verdict.write(attempt.verdict)

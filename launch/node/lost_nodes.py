@@ -6,8 +6,9 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.bad_nodes import forget, remember_all
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import Verdict
 from drumbeat.launch.attempts.blame import but_not_all, nodes_of
 from drumbeat.launch.slurm.node_states import lost_nodes

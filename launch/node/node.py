@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 from drumbeat.configs.errors import LaunchError
@@ -13,9 +14,11 @@ from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import die_with_parent
 from drumbeat.configs.run.records import Status
+from drumbeat.launch.attempts.beside import beside
 from drumbeat.launch.backends.backend import backend_of
+from drumbeat.launch.node.claims import RunFailedError
 from drumbeat.launch.node.handover import take_over
-from drumbeat.launch.node.launcher import Launcher, RunFailedError, wait_until
+from drumbeat.launch.node.launcher import Launcher, wait_until
 from drumbeat.launch.plan.gpu_locks import hold_gpus
 from drumbeat.launch.slurm.job import SlurmJob
 
@@ -48,6 +51,12 @@ class Node:
                 return
         else:
             die_with_parent(os.getppid(), signal.SIGTERM)  # submitit's controller
+        with beside(run, plan, wait=slurm_job is not None) if node == 0 else nullcontext():
+            self._run_attempts(run, plan, before, node, slurm_job)
+
+    def _run_attempts(self, run: RunDir, plan: JobPlan, before: int, node: int, slurm_job: SlurmJob | None) -> None:
+        """Runs attempts, and records an end that the launcher could not record. `before` is the number of the newest
+        attempt until now. Raises `RunFailedError`."""
         try:
             with hold_gpus(plan) as plan:
                 after = Launcher(run, plan, node=node, slurm_job=slurm_job).run_attempts()

@@ -15,6 +15,9 @@ class State(Enum):
     """Reads the verdict of earlier launchers of this job, and ensures that the run can continue after the job."""
     CLAIM = auto()
     """The first node claims the next attempt; the others wait for it."""
+    WAIT = auto()
+    """This node does not take part in the attempt, in which the others can do without it. Its launcher waits for the
+    verdict, and says if the node can take part again."""
     CHECK = auto()
     """Each node checks that it has what its ranks need, and runs the site's check."""
     HANDSHAKE = auto()
@@ -36,6 +39,8 @@ class Outcome(Enum):
     """No earlier verdict ends the run."""
     CLAIMED = auto()
     """An attempt is claimed."""
+    LEFT_OUT = auto()
+    """An attempt is claimed, without this node."""
     CHECKED = auto()
     """The checks have found nothing."""
     UNUSABLE = auto()
@@ -70,6 +75,11 @@ TRANSITIONS: dict[tuple[State, Outcome], State] = {
     (State.JOIN, Outcome.GIVE_UP): State.LEAVE,
     (State.JOIN, Outcome.REQUEUE): State.LEAVE,
     (State.CLAIM, Outcome.CLAIMED): State.CHECK,
+    (State.CLAIM, Outcome.LEFT_OUT): State.WAIT,
+    (State.WAIT, Outcome.RESTART): State.CLAIM,
+    (State.WAIT, Outcome.REQUEUE): State.LEAVE,
+    (State.WAIT, Outcome.FINISH): State.LEAVE,
+    (State.WAIT, Outcome.GIVE_UP): State.LEAVE,
     (State.CHECK, Outcome.CHECKED): State.HANDSHAKE,
     (State.CHECK, Outcome.UNUSABLE): State.REPORT,
     (State.CHECK, Outcome.ABORTED): State.REPORT,

@@ -11,15 +11,31 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import AttemptStart
+from drumbeat.launch.attempts.hang import FLIGHT_RECORDER
 from drumbeat.launch.attempts.processes import child_setup, end_descendants
 from drumbeat.launch.node.hanging import HangingRanks
+from drumbeat.launch.node.rendezvous import network_variables
+from drumbeat.launch.plan.job import torchrun_command
 
 BLOCKED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that torchrun and its ranks never receive. SLURM's ProctrackType decides which of them it sends to whom."""
 ANSWER_SECONDS = 1.0
 """A server that does not report the end of its agent within this time has started none yet, or hangs."""
+
+
+def torchrun_order(plan: JobPlan, attempt: Attempt, node: int) -> tuple[list[str], dict[str, str]]:
+    """The arguments and the variables with which torchrun starts the ranks of node number `node` of an attempt."""
+    launch = AttemptStart.require(attempt.launch)
+    command = torchrun_command(plan, attempt=str(attempt.number), node=str(node), address=launch.address,
+                               port=str(launch.port))
+    return command[3:], {  # without "python -m torch.distributed.run"
+        "PET_SIGNALS_TO_HANDLE": "SIGQUIT",  # so that torchrun and its ranks keep ignoring SIGTERM
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1",  # seconds from SIGTERM, which ranks ignore, to SIGKILL
+        "TORCH_FR_DUMP_TEMP_FILE": str(attempt.path / FLIGHT_RECORDER),
+    } | network_variables(launch.address, os.environ)
 
 
 class Agents:
@@ -33,8 +49,7 @@ class Agents:
             self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                            env=os.environ | plan.environment, cwd=plan.folder,
                                            start_new_session=True, preexec_fn=child_setup(*BLOCKED_SIGNALS))
-        each = plan.topology.ranks_per_node
-        self.node, self.ranks = node, range(node * each, (node + 1) * each)
+        self.each = plan.topology.ranks_per_node
         self.hanging = HangingRanks(())
         self.code: int | None = 0
         """The agent's exit code; None while it runs."""
@@ -45,12 +60,14 @@ class Agents:
         Raises `OSError`."""
         return before if before and before.alive else cls(plan, attempt, node)
 
-    def start(self, arguments: list[str], environment: Mapping[str, str], attempt: Attempt) -> None:
-        """Starts torchrun with these arguments, for an attempt."""
+    def start(self, arguments: list[str], environment: Mapping[str, str], attempt: Attempt, node: int = 0
+              ) -> None:
+        """Starts torchrun with these arguments, for an attempt in which this is node number `node`."""
         assert self.server.stdin is not None
         self.code = None
-        self.hanging = HangingRanks([attempt.stacks(rank) for rank in self.ranks])
-        order = {"arguments": arguments, "environment": dict(environment), "log": str(attempt.node_log(self.node))}
+        ranks = range(node * self.each, (node + 1) * self.each)
+        self.hanging = HangingRanks([attempt.stacks(rank) for rank in ranks])
+        order = {"arguments": arguments, "environment": dict(environment), "log": str(attempt.node_log(node))}
         with suppress(BrokenPipeError):  # `poll` will notice that the server has exited
             self.server.stdin.write(json.dumps(order).encode() + b"\n")
             self.server.stdin.flush()

@@ -17,6 +17,7 @@ from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config
 from drumbeat.configs.site import Site
+from drumbeat.configs.trackers import trackers
 from drumbeat.launch.plan.gpus import present, usable_together, visible
 from drumbeat.launch.plan.paths import path_faults
 
@@ -68,13 +69,8 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
     """The job that trains `config` on the resources of its backend (`Backend.resources`). Raises `LaunchError` if the
     resources or the batch size do not suffice."""
     topology = _topology(config, machine)
-    faults = [
-        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
-              given=f"{key}: {size}",
-              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
-        for key, size in _batch_sizes(config) if size < topology.world_size
-    ]
-    faults += _virtual_rank_faults(config, topology)
+    faults = batch_faults(config, topology)
+    faults += _too_many_at_least(config.launch.min_nodes, topology)
     if not machine.allocation or site.gpu_flag != "none":
         faults += _missing_gpus(topology, machine)
     faults += _missing_nodes(topology, machine)
@@ -85,7 +81,8 @@ def plan_job(config: Config, *, run_dir: Path, backend: BackendName, machine: Ma
                    allocation=machine.allocation, environment=_environment(config, topology, folder, machine, site),
                    folder=str(folder), restarts=config.launch.restarts, deterministic=config.deterministic,
                    disk_wait_minutes=config.checkpoints.disk_wait_minutes,
-                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes)
+                   idle_gpu_minutes=config.watchdog.idle_gpu_minutes, trackers=tuple(trackers(config.tracking.to)),
+                   notify=tuple(config.notify.on) if config.notify.to or config.notify.command else ())
 
 
 def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
@@ -112,6 +109,24 @@ def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
         faults.append(Fault(what="torch.compile chooses kernels by their measured speed", where="compile.mode",
                             given=f"{given}, mode: {config.compile['mode']}", remedy="Use another mode: default"))
     return faults
+
+
+def _too_many_at_least(min_nodes: int | None, topology: Topology) -> list[Fault]:
+    most = topology.nodes
+    return [Fault(what=f"the run cannot have at least {min_nodes} nodes: it has {most} at most",
+                  where="launch.min_nodes", given=f"min_nodes: {min_nodes}",
+                  remedy=f"Use --nodes {min_nodes}-{min_nodes + 1}, for example; or null, to need all nodes."
+                  )] if min_nodes is not None and min_nodes > most else []
+
+
+def batch_faults(config: Config, topology: Topology) -> list[Fault]:
+    """The faults of batches with fewer samples than there are ranks, and of virtual ranks."""
+    return [*(
+        Fault(what=f"batch_size {size} is smaller than the world size, {topology.world_size}", where=key,
+              given=f"{key}: {size}",
+              remedy=f"Use at most {size} rank{'s' * (size > 1)}, or a batch of at least {topology.world_size}.")
+        for key, size in _batch_sizes(config) if size < topology.world_size
+    ), *_virtual_rank_faults(config, topology)]
 
 
 def _missing_nodes(topology: Topology, machine: Machine) -> list[Fault]:
@@ -185,7 +200,9 @@ def _topology(config: Config, machine: Machine) -> Topology:
     ranks = 1 if machine.one_rank else gpus or requested.procs
     cpus = CLUSTER_CPUS_PER_RANK[device] if machine.cpus is None else max(1, machine.cpus // ranks)
     nodes = 1 if machine.one_rank else requested.nodes or (machine.allocation.nodes if machine.allocation else 1)
+    least = requested.min_nodes
     return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus,
+                    min_nodes=least if least is not None and least < nodes else None,
                     threads_per_rank=1 if config.virtual_ranks and requested.cpus_per_rank is None else None)
 
 

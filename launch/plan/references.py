@@ -19,7 +19,7 @@ def with_references(plan: JobPlan, config: Config, before: JobPlan | None = None
     found = dict(late(plain(config)))
     names = {name: None for text in found.values() for name in variables(text)}
     salt = (before.references_salt if before else "") or (secrets.token_hex(8) if found else "")
-    return dataclasses.replace(plan, variables=tuple(names), references_salt=salt, references={
+    return dataclasses.replace(plan, variables=(*names, *config.notify.to), references_salt=salt, references={
         key: digest(key, text, salt) for key, text in found.items()})
 
 

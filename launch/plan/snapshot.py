@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import re
 import shutil
 import stat
 import sys
@@ -27,7 +26,8 @@ from typing import Any
 from drumbeat.configs.errors import Fault, LaunchError
 from drumbeat.configs.importing import HOME, IS_CLONE, USER_PATH, environment
 from drumbeat.configs.layers import ROOT
-from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree, newest_in
+from drumbeat.configs.run.code_records import newest_code as newest_code
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
 from drumbeat.launch.plan.secrets import is_secret
@@ -144,17 +144,9 @@ def protect(copy: Path) -> None:
             path.chmod(stat.S_IMODE(mode) & ~stat.S_IWOTH)
 
 
-def newest_code(run: Path) -> Path | None:
-    """The snapshot that a run uses: code/, or the last of code-2/, code-3/, ... if it got newer code; None without
-    one."""
-    numbers = {int(found[1] or 1): path for path in run.glob("code*")
-               if (found := re.fullmatch(r"code(?:-(\d+))?", path.name)) and (path / "snapshot.json").exists()}
-    return numbers[max(numbers)] if numbers else None
-
-
 def next_code(run: Path) -> Path:
     """The folder of the next snapshot of a run."""
-    before = newest_code(run)
+    before = newest_in(run)
     return run / (f"code-{int(before.name.partition('-')[2] or 1) + 1}" if before else "code")
 
 

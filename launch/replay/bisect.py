@@ -128,7 +128,7 @@ def differing_keys(one: RunDir, other: RunDir) -> list[str]:
     mine, theirs = plain(read(one.config)), plain(read(other.config))
     secret = {*literal_secrets(mine), *literal_secrets(theirs)}
     found = [f"{key}: {_value(key, old, secret)} in A, {_value(key, new, secret)} in B"
-             for key, old, new in differences(mine, theirs)]
+             for key, old, new in differences(mine, theirs) if key != "name"]
     found = found[:MOST] + ([f"{len(found) - MOST} more keys of the config"] if len(found) > MOST else [])
     views = View.read(one), View.read(other)
     ranks = [view.plan.topology.world_size for view in views]

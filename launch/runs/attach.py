@@ -14,9 +14,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from drumbeat.configs.errors import hang
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.determinism import claim
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.records import Heartbeat, Result, Saved, Verdict
 from drumbeat.configs.run.view import View
@@ -28,7 +29,7 @@ from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.console import PlainConsole
 from drumbeat.launch.runs.logs import Tail
 from drumbeat.launch.runs.remedy import has_own_remedy, remedy, resume_command
-from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row
+from drumbeat.launch.runs.rows import NO_BREAK, metrics_text, row, skipped_text
 from drumbeat.launch.runs.status import final_status
 
 POLL_SECONDS = 0.25
@@ -169,8 +170,7 @@ def _finished(view: View) -> list[tuple[str, str]]:
     monitor = view.heartbeat.monitor if view.heartbeat else ""
     rows = [("finished", f"{result.steps:,} step{'s' * (result.steps != 1)}, {samples_text(result)}")]
     if result.steps_skipped:
-        rows.append(("skipped", f"{result.steps_skipped:,} of {result.steps:,} steps: their loss or gradient was NaN "
-                                "or Inf"))
+        rows.append(("skipped", skipped_text(result.steps_skipped, result.steps, view.versions)))
     for name, values in (("best", result.best), ("test", result.test)):
         if values:
             at = f" (step {values['step']:,}, {values['phase']})" if "step" in values else ""
@@ -192,9 +192,9 @@ def wrapped(text: str) -> str:
 
 
 def samples_text(result: Result) -> str:
-    """The number of samples that a run has seen; the last batch of a phase may reach beyond its epochs."""
+    """The number of samples that a run has seen; the last batch of a phase may reach beyond its last epoch."""
     return f"{result.samples_seen:,} samples" + (
-        f" ({result.overshoot:,} past the end of a phase, in its last batch)" if result.overshoot else "")
+        f" ({result.overshoot:,} past the end of an epoch, in its last batch)" if result.overshoot else "")
 
 
 class Display:

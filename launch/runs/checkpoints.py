@@ -8,6 +8,7 @@ from typing import Any
 from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import read
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import (
     QUARANTINED,
@@ -26,15 +27,15 @@ RIGHT = (0, 2, 3, 4)
 
 def facts(run: RunDir) -> list[dict[str, Any]]:
     """What is known of each checkpoint, the newest first. `metrics` is the evaluation of these very weights, empty if
-    they were not evaluated; `damage` is '' if all digests match, and `removed` says that `drumbeat clean` has left only
-    the state.json. Raises `RunError` if there are no checkpoints."""
+    they were not evaluated; `kept` are the keys of the config that keep it although there are newer ones; `damage` is
+    '' if all digests match, and `removed` says that `drumbeat clean` has left only the state.json. Raises `RunError` if
+    there are no checkpoints."""
     if not saved_steps(run):
         raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints),
                              remedy="Find out how far the run is: drumbeat why RUN"))
     last, best = (linked_checkpoint(run, name) for name in ("last", "best"))
     phases = list(read(run.config).phases)
     newest = progress_at(checkpoint_path(run, saved_steps(run)[0]))
-    kept = newest.kept_steps if newest else set()
     found = []
     for step in saved_steps(run):
         path = checkpoint_path(run, step)
@@ -48,7 +49,7 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
         phase = phases[progress.phase] if progress and progress.phase < len(phases) else None
         found.append({"step": step, "phase": phase, "bytes": size, "time": saved_at,
                       "metrics": {name: value for name, value in evaluation.items() if isinstance(value, float)},
-                      "last": path == last, "best": path == best, "kept": step in kept, "damage": wrong,
+                      "last": path == last, "best": path == best, "kept": _kept_by(newest, step), "damage": wrong,
                       "removed": has_no_weights(path), "folder": str(path)})
     return found
 
@@ -62,13 +63,21 @@ def checkpoints_text(run: RunDir) -> str:
         value = one["metrics"].get(monitor)
         state = ["no weights" if one["removed"] else "damaged" if one["damage"] else "ok",
                  *(name for name in ("last", "best") if one[name])]
-        state += ["kept"] * (one["kept"] and not one["best"])
+        state += one["kept"] if not one["best"] else []
         rows.append((f"{one['step']:,}", one["phase"] or "?", f"{one['bytes'] / 1e6:,.1f} MB",
                      _age(time.time() - one["time"]), "" if value is None else f"{value:.4f}", ", ".join(state)))
     reasons = [f"step {one['step']:,}: {one['damage']}" for one in found
                if one["damage"] and not one["removed"]]
     return "\n".join([*aligned(rows, RIGHT), *(hang("damaged      ", reason) for reason in reasons),
                       *(f"quarantined  {short(path)}" for path in sorted(run.checkpoints.glob(f"{QUARANTINED}*")))])
+
+
+def _kept_by(newest: Progress | None, step: int) -> list[str]:
+    """The keys below `checkpoints` that keep a checkpoint although there are newer ones."""
+    if newest is None:
+        return []
+    best = {int(one["step"]) for one in [*([newest.best] if newest.best else []), *newest.top]}
+    return ["keep_best"] * (step in best) + ["keep_every_epochs"] * (step in newest.kept)
 
 
 def _age(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -28,13 +28,14 @@ WIDTH = 11
 """Of the labels."""
 
 
-def clean(named: Sequence[RunDir], runs: Path, *, all_but_best: bool, caches: bool, yes: bool) -> int:
+def clean(named: Sequence[RunDir], runs: Path, *, all_but_best: bool, caches: bool, yes: bool,
+          busy: Collection[Path] = ()) -> int:
     """Removes what nobody needs of the runs `named`; without one, of all runs below `runs`, and what replays and killed
     commands have left there and, with `caches`, the decoded images that no run uses. Prints what would go, and asks,
-    unless `yes`. Returns the exit code: 1 if something could not be removed. Raises `UserError`, before anything is
-    removed, if a run that is named may not be cleaned."""
+    unless `yes`. The runs in the folders `busy` stay. Returns the exit code: 1 if something could not be removed.
+    Raises `UserError`, before anything is removed, if a run that is named may not be cleaned."""
     every = all_runs(runs)
-    views, kept = _cleanable(named or every)
+    views, kept = _cleanable(named or every, busy)
     if named and kept:
         raise RunError(*(Fault(what=f"run {run.id} cannot be cleaned: {reason}", where=short(run.path),
                                remedy="Only finished runs that nobody changes are cleaned. To delete a run, delete its "
@@ -92,12 +93,12 @@ def _what(what: str, some: Sequence[Leftover]) -> str:
     return f"{text}, step{'s' * (len(steps) > 1)} {shown}" if steps else text
 
 
-def _cleanable(runs: Iterable[RunDir]) -> tuple[list[View], list[tuple[RunDir, str]]]:
+def _cleanable(runs: Iterable[RunDir], busy: Collection[Path]) -> tuple[list[View], list[tuple[RunDir, str]]]:
     """The runs that may be cleaned, and the others with the reason."""
     views, kept = [], []
     for run in runs:
         try:
-            reason = why_kept(view := View.read(run))
+            reason = why_kept(view := View.read(run)) or ("its sweep may resume it" if run.path in busy else "")
         except (DamagedError, OSError) as error:
             reason = f"a file of it cannot be read: {error.reason if isinstance(error, DamagedError) else error}"
         if reason:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
 from drumbeat.configs.run.records import AttemptStart, Verdict
 from drumbeat.configs.run.view import View

@@ -138,7 +138,7 @@ def of_replays(runs: Path) -> list[Leftover]:
 
 
 def _is_replaying(folder: Path) -> bool:
-    """Whether a replay is at work in its folder. Its command makes it, then locks it (`launch/replay/scratch.py`)."""
+    """Whether a replay is running in its folder. Its command makes it, then locks it (`launch/replay/scratch.py`)."""
     if is_changing(RunDir(folder)) or not (RunDir(folder).lock.exists() or _is_old(folder, folder.parent)):
         return True
     with suppress(DamagedError, OSError):

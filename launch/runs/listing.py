@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,14 +125,18 @@ def _read(run: RunDir) -> View | DamagedError | OSError:
         return error
 
 
-def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool, sizes: bool = False) -> None:
-    """Prints the runs, newest first, with `sizes` also those of their folders: on a terminal a table that fits it, in a
-    pipe plain text with nothing shortened."""
-    if not runs:
+def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool, sizes: bool = False,
+                sweeps: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    """Prints the runs, newest first, with `sizes` also those of their folders, and the rows of `sweeps`, which are
+    given by their ids: on a terminal a table that fits it, in a pipe plain text with nothing shortened."""
+    sweeps = sweeps or {}
+    if not runs and not sweeps:
         print(f"no runs in {folder}", file=sys.stderr)
         return
-    shown = list(reversed(runs))[:None if every else MAX_ROWS]
-    rows = [tuple(map(visible, row)) for row in describe_each(shown, sized_cells if sizes else cells, damaged_cells)]
+    shown = newest(runs, sweeps, None if every else MAX_ROWS)
+    described = iter(list(describe_each([run for _, run in shown if run], sized_cells if sizes else cells,
+                                        damaged_cells)))
+    rows = [tuple(map(visible, next(described) if run else sweeps[name])) for name, run in shown]
     if sys.stdout.isatty():
         from drumbeat.launch.runs.console import PlainConsole
 
@@ -140,10 +144,17 @@ def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool, sizes: boo
         for line in colored(rows, shutil.get_terminal_size().columns):
             console.print(line)
     else:
-        table = _needed([COLUMNS, *((run.id, *row[1:]) for run, row in zip(shown, rows, strict=True))])
+        full = [(name if run else row[0], *row[1:]) for (name, run), row in zip(shown, rows, strict=True)]
+        table = _needed([COLUMNS, *full])
         print("\n".join(aligned(table, _right(table))))
-    if len(shown) < len(runs):
-        print(f"... and {len(runs) - len(shown)} older: --all", file=sys.stderr)
+    if (more := len(runs) + len(sweeps) - len(shown)) > 0:
+        print(f"... and {more} older: --all", file=sys.stderr)
+
+
+def newest(runs: Sequence[RunDir], sweeps: Iterable[str], most: int | None) -> list[tuple[str, RunDir | None]]:
+    """The ids of the newest runs and sweeps, at most so many, each with its run; None for a sweep."""
+    found = [*((run.id, run) for run in reversed(runs)), *((name, None) for name in sweeps)]
+    return sorted(found, key=lambda one: one[0], reverse=True)[:most]
 
 
 def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
@@ -163,8 +174,13 @@ def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
 
 def sized_cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
     """A run's row, with the size of its folder."""
-    row, size = cells(view, evidence), COLUMNS.index("size")
-    return (*row[:size], bytes_text(disk_use(view.run.path)), *row[size + 1:])
+    return with_size(cells(view, evidence), view.run.path)
+
+
+def with_size(row: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """A row of the table, with the size of a folder."""
+    size = COLUMNS.index("size")
+    return (*row[:size], bytes_text(disk_use(folder)), *row[size + 1:])
 
 
 def damaged_cells(run: RunDir, reason: str) -> tuple[str, ...]:

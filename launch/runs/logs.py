@@ -12,8 +12,9 @@ from typing import Literal
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import short
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.files import open_file
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.attempts.logs import numbered

@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 
 from drumbeat.configs.errors import Fault, LaunchError, RunError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.profile_records import MOST_STEPS, Profile, ProfileRequest
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
@@ -27,7 +28,7 @@ def profile(run: RunDir, steps: int, ranks: str) -> None:
     if not 1 <= steps <= MOST_STEPS:
         raise LaunchError(Fault(what="a profile has at least one step, and not too many", where="--steps",
                                 given=str(steps), remedy=f"Choose 1 to {MOST_STEPS:,} steps."))
-    traced = parse_ranks(ranks, view.plan.topology.world_size)
+    traced = parse_ranks(ranks, view.world_size)
     attempt = running_attempt(view)
     if attempt.profile.exists():
         raise RunError(Fault(what="the run has been asked for a profile already", where=str(attempt.profile),

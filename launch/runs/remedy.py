@@ -84,11 +84,14 @@ def _option(view: View) -> str:
 
 
 def _smaller_parts(view: View) -> str:
-    """Half the number of samples that a rank computes at once, as an option; '' if it is one."""
+    """Half the number of samples that a rank computes at once, as an option; '' if it is one, as it is
+    where micro_batch_size: auto fails."""
     with suppress(UserError):
         config = read(view.run.config)
         phase = config.phases.get(view.heartbeat.phase if view.heartbeat else "")
-        parts = config.virtual_ranks or view.plan.topology.world_size
+        if config.micro_batch_size == "auto":
+            return ""
+        parts = config.virtual_ranks or view.world_size
         size = -(-((phase and phase.batch_size) or config.batch_size) // parts)
         half = min(size, config.micro_batch_size or size) // 2
         return f" micro_batch_size={half}" if half else ""

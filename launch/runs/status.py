@@ -22,8 +22,9 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.local import place
 from drumbeat.launch.runs.goodput import goodput, text
+from drumbeat.launch.runs.notices import report
 from drumbeat.launch.runs.remedy import resume_command
-from drumbeat.launch.runs.rows import metrics_text, row, slow_parts
+from drumbeat.launch.runs.rows import behind, metrics_text, row, skipped_text, slow_parts
 
 WIDTH = 16
 """Of the labels."""
@@ -41,8 +42,10 @@ def status_text(view: View) -> str:
     if view.verdict and view.verdict != view.state:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
-        rows += _progress(beat, running=view.state == "running")
-    rows += slow_parts(view)
+        rows += _progress(view, beat, running=view.state == "running")
+    if view.state == "running" and (ranks := view.world_size) < (planned := view.plan.topology.world_size):
+        rows.append(("ranks", f"{ranks} of {planned}: some nodes are left out, or SLURM had no more"))
+    rows += [*slow_parts(view), *behind(view)]
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
     elif beat and beat.best is not None:
@@ -67,12 +70,14 @@ def status_text(view: View) -> str:
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(view.run.path))])])
 
 
-def _progress(beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
+def _progress(view: View, beat: Heartbeat, *, running: bool) -> Iterator[tuple[str, str]]:
     """The progress of the run and, while it is `running`, its speed."""
     steps = f" of {beat.steps:,}" if beat.steps else ""
     yield "step", f"{beat.step:,}{steps}{f', phase {beat.phase}' if beat.phase else ''}"
     if beat.steps_skipped:
-        yield "skipped", f"{beat.steps_skipped:,} of {beat.step:,} steps: their loss or gradient was NaN or Inf"
+        yield "skipped", skipped_text(beat.steps_skipped, beat.step, view.versions)
+    if beat.micro_batch_size:
+        yield "micro-batch", f"at most {beat.micro_batch_size:,} samples at a time, which fit into memory"
     if beat.loss is not None:
         yield "train loss", f"{beat.loss:.4f}"
     if beat.validation:
@@ -101,9 +106,11 @@ def _gpu_text(used: dict[str, int]) -> str:
 
 def with_final_state(view: View, evidence: str | None = None) -> View:
     """The view, with the end of a run whose launcher could not record it. `evidence` is `running_evidence`, if the
-    caller knows it. The end of a run on SLURM is recorded, because SLURM soon forgets it."""
+    caller knows it. The end of a run on SLURM is recorded, because SLURM soon forgets it. An end or a long wait is
+    reported now, if it was not yet (`notices.report`)."""
     status = unrecorded_end(view, evidence)
     if status is None:
+        report(view)
         return view
     if backend_of(view.backend).on_slurm and os.geteuid() in (0, view.run.path.stat().st_uid):
         with suppress(RunError, OSError), changing(view.run, "status"):  # unless another command is changing the run
@@ -111,7 +118,9 @@ def with_final_state(view: View, evidence: str | None = None) -> View:
                 status.write(view.run.status, durable=False)
                 end = backend_of(view.backend).unrecorded_end(view)
                 remember_all(view.run, end.bad_nodes, end.time)
-    return replace(view, status=status)
+    view = replace(view, status=status)
+    report(view)
+    return view
 
 
 def unrecorded_end(view: View, evidence: str | None = None) -> Status | None:

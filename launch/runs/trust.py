@@ -21,8 +21,12 @@ from drumbeat.launch.plan.snapshot import newest_code
 
 def check_trusted(run: RunDir, args: argparse.Namespace) -> None:
     """Raises `RunError` if another user may have written what this command would execute, and --trust is not given."""
-    if args.trust:
-        return
+    if not args.trust:
+        check_owner(run, "this command", f"{args.typed} --trust")
+
+
+def check_owner(run: RunDir, who: str, how: str) -> None:
+    """Raises `RunError` if another user may have written what `who` would execute; `how` says how to trust them."""
     for path in _executed(run):
         found = path.lstat()
         foreign, writable = found.st_uid not in (os.geteuid(), 0), not stat.S_ISLNK(found.st_mode) and (
@@ -30,9 +34,9 @@ def check_trusted(run: RunDir, args: argparse.Namespace) -> None:
         if foreign or writable:
             given = (f"owner: {user_name(found.st_uid)} (uid {found.st_uid})" if foreign else
                      "every user may write it (mode o+w)")
-            raise RunError(Fault(what=f"this command would execute the code and config of {run.id}, and another user "
+            raise RunError(Fault(what=f"{who} would execute the code and config of {run.id}, and another user "
                                       f"{'has' if foreign else 'may have'} written them", where=short(path),
-                                 given=given, remedy=f"If you trust them: {args.typed} --trust"))
+                                 given=given, remedy=f"If you trust them: {how}"))
 
 
 def _executed(run: RunDir) -> Iterator[Path]:

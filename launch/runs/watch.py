@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.terminal import visible
 from drumbeat.launch.runs.console import PlainConsole
 from drumbeat.launch.runs.find import all_runs
-from drumbeat.launch.runs.listing import cells, colored, damaged_cells, describe_each, sized_cells
+from drumbeat.launch.runs.listing import cells, colored, damaged_cells, describe_each, newest, sized_cells
 
 SECONDS = 2.0
 """Between two tables."""
@@ -26,37 +26,52 @@ SHARE = 0.1
 """Of the time, at most, in which the folders are read: a slow file server is asked less often."""
 
 
-class Watched:
-    """The runs in a folder, looked at again and again."""
+Sweeps = Callable[[], tuple[Mapping[str, tuple[str, ...]], set[Path]]]
+"""Reads the rows of the sweeps, by their ids, and the folders of their trials."""
 
-    def __init__(self, runs: Path, *, sizes: bool = False) -> None:
+
+def no_sweeps() -> tuple[Mapping[str, tuple[str, ...]], set[Path]]:
+    return {}, set()
+
+
+class Watched:
+    """The runs and sweeps in a folder, looked at again and again. Sweeps, which may have a thousand trials, are read
+    only when SLURM is asked."""
+
+    def __init__(self, runs: Path, sweeps: Sweeps = no_sweeps, *, sizes: bool = False) -> None:
         self.runs = runs
-        self.sizes = sizes
+        self.read_sweeps = sweeps
+        self.describe = sized_cells if sizes else cells
         self.rows: dict[RunDir, tuple[str, ...]] = {}
         """As they were last printed."""
+        self.sweeps, self.trials = no_sweeps()
         self.asked = float("-inf")
         """When SLURM was asked, in seconds of the monotonic clock."""
 
     def lines(self, width: int, height: int) -> Iterator[Text]:
         """The table of the newest runs that fit a terminal, and how many there are in all."""
-        runs = all_runs(self.runs)[::-1]
-        shown = runs[:max(1, height - 2)]  # the header, and the line below
-        if asks := time.monotonic() - self.asked >= SLURM_SECONDS:
-            self.asked = time.monotonic()
         with redirect_stderr(io.StringIO()):  # there is no room for more than the state of a damaged run
-            found = [*describe_each(shown, sized_cells if self.sizes else cells, damaged_cells,
-                                    None if asks else self.rows)]
-        self.rows = {run: tuple(map(visible, row)) for run, row in zip(shown, found, strict=True)}
-        if runs:
-            yield from colored([*self.rows.values()], width)
-        older = f", {len(runs) - len(shown):,} older ones not shown" if len(shown) < len(runs) else ""
-        where = visible(f"{len(runs):,} run{'s' * (len(runs) != 1)} in {self.runs}{older}; Ctrl-C ends this")
-        yield Text(where[:width], style="dim")
+            if asks := time.monotonic() - self.asked >= SLURM_SECONDS:
+                self.asked = time.monotonic()
+                self.sweeps, self.trials = self.read_sweeps()
+            runs = [run for run in all_runs(self.runs) if run.path not in self.trials]
+            shown = newest(runs, self.sweeps, max(1, height - 2))  # the header, and the line below
+            mine = [run for _, run in shown if run]
+            found = [*describe_each(mine, self.describe, damaged_cells, None if asks else self.rows)]
+        self.rows = dict(zip(mine, found, strict=True))
+        if shown:
+            rows = [self.rows[run] if run else self.sweeps[name] for name, run in shown]
+            yield from colored([tuple(map(visible, row)) for row in rows], width)
+        older = len(runs) + len(self.sweeps) - len(shown)
+        counts = [f"{len(runs):,} run{'s' * (len(runs) != 1)}",
+                  *([f"{len(self.sweeps):,} sweep{'s' * (len(self.sweeps) != 1)}"] if self.sweeps else [])]
+        more = f", {older:,} older not shown" if older else ""
+        yield Text(visible(f"{' and '.join(counts)} in {self.runs}{more}; Ctrl-C ends this")[:width], style="dim")
 
 
-def watch(runs: Path, *, sizes: bool = False) -> None:
+def watch(runs: Path, sweeps: Sweeps, *, sizes: bool = False) -> None:
     """Shows the runs on this terminal until `KeyboardInterrupt`. The last table stays on the screen."""
-    console, watched = PlainConsole(), Watched(runs, sizes=sizes)
+    console, watched = PlainConsole(), Watched(runs, sweeps, sizes=sizes)
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         while True:
             began = time.monotonic()

@@ -12,7 +12,7 @@ from drumbeat.launch.backends.job_log import last_lines
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.runs.remedy import remedy
-from drumbeat.launch.runs.rows import slow_parts
+from drumbeat.launch.runs.rows import behind, slow_parts
 
 
 def why(view: View) -> str:
@@ -26,6 +26,7 @@ def why(view: View) -> str:
     else:
         rows += (view.job and backend_of(view.backend).explain(view)) or _from_folder(view)
         rows += slow_parts(view)
+    rows += behind(view)
     return "\n".join(hang(f"{name:<12}", text) for name, text in rows)
 
 

@@ -120,8 +120,15 @@ def queued(run_id: str, *ids: str, timeout: float | None = None) -> list[QueuedJ
             number, *fields = line.split("|", 6)
             if len(fields) >= 5:
                 jobs.append(QueuedJob(join_id(number, cluster), *fields))
-    return [job for job in jobs if run_id in re.split(r"[^\w.-]+", job.comment)
+    return [job for job in jobs if run_id in [*re.split(r"[^\w.-]+", job.comment), _task_run(job)]
             or Path(job.command).parent.parent.name == run_id]
+
+
+def _task_run(job: QueuedJob) -> str:
+    """The id of the run of an array's task: the array's comment is the beginning of the id, and the number of task 0.
+    '' for any other job."""
+    found, task = re.search(r"([\w.-]+)@(\d+)", job.comment), split_id(job.id)[0].partition("_")[2]
+    return f"{found[1]}-{int(found[2]) + int(task):04d}" if found and task.isdecimal() else ""
 
 
 def job_state(job: str) -> str:
@@ -151,6 +158,21 @@ def job_states(*ids: str) -> dict[str, str]:
     return states
 
 
+def array_tasks(*arrays: str) -> set[int]:
+    """The numbers of the runs that job arrays have still to start, or that their tasks run. Raises
+    `SlurmUnreachableError`."""
+    found = set()
+    for cluster in sorted({split_id(job)[1] for job in arrays}):
+        numbers = [split_id(job)[0] for job in arrays if split_id(job)[1] == cluster]
+        code, output = run_slurm("squeue", "--noheader", "--array", "--jobs", ",".join(numbers), "--format", "%i|%k",
+                                 cluster=cluster)
+        if code != 0 and NO_JOB not in output:
+            raise SlurmUnreachableError(output)
+        found |= {int(offset[1]) + int(task[1]) for line in output.splitlines()
+                  if (task := re.match(r"\d+_(\d+)\|", line)) and (offset := re.search(r"@(\d+)", line))}
+    return found
+
+
 def job_fields(job: str, *, timeout: float | None = None) -> dict[str, str]:
     """A job's fields, as `scontrol show job` names them; empty without an answer. SLURM's controller still knows a job
     that has ended for MinJobAge, by default 300 s."""
@@ -170,10 +192,10 @@ def steps(job: str, name: str) -> list[str]:
     return [join_id(step.strip(), cluster) for step, _, called in found if called == name]
 
 
-def cancel_jobs(*ids: str) -> None:
-    """Cancels jobs or steps of jobs. Raises `SlurmUnreachableError`."""
+def cancel_jobs(*ids: str, state: str = "") -> None:
+    """Cancels jobs or steps of jobs; only those in a `state`, if it is given. Raises `SlurmUnreachableError`."""
     for cluster in sorted({split_id(job)[1] for job in ids}):
         numbers = [split_id(job)[0] for job in ids if split_id(job)[1] == cluster]
-        code, output = run_slurm("scancel", *numbers, cluster=cluster)
+        code, output = run_slurm("scancel", *([f"--state={state}"] if state else []), *numbers, cluster=cluster)
         if code != 0 and NO_JOB not in output:  # it has ended already
             raise SlurmUnreachableError(output)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.records import AttemptStart
 from drumbeat.launch.slurm.client import SHORT_TIMEOUT, job_fields, run_slurm
 
@@ -38,8 +38,9 @@ class SlurmJob:
     @classmethod
     def current(cls, *, is_allocation: bool = False) -> SlurmJob:
         """The job of this process."""
-        after = re.search(r"afternotok:(\d+)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
-        return cls(os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        after = re.search(r"afternotok:(\d+(?:_\d+)?)", os.environ.get("SLURM_JOB_DEPENDENCY", ""))
+        return cls(os.environ["SLURM_JOB_ID"] if is_allocation else job_id(),
+                   int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                    after[1] if after and not is_allocation else "", is_allocation,
                    int(os.environ.get("SLURM_NNODES", "0")))
 
@@ -108,6 +109,13 @@ class SlurmJob:
         return job_fields(self.job)
 
 
+def job_id(without: str = "") -> str:
+    """The id of the job that this process is in: 12, or 12_7 for task 7 of array 12, because the array's last task has
+    the array's own number. `without` if it is in none."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", without)
+
+
 LOCAL_JOB = f"local-{secrets.token_hex(8)}"
 """The name of this process without SLURM. Not the process id, which repeats in containers."""
 
@@ -118,7 +126,7 @@ START = "DRUMBEAT_START"
 
 def job_name() -> str:
     """A name that stays the same when SLURM requeues the job."""
-    return "-".join(filter(None, [os.environ.get("SLURM_JOB_ID", LOCAL_JOB), os.environ.get(START)]))
+    return "-".join(filter(None, [job_id(LOCAL_JOB), os.environ.get(START)]))
 
 
 def job_start_name() -> str:

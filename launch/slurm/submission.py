@@ -21,6 +21,7 @@ from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmJob
 
 from drumbeat.launch.slurm.client import UNREACHABLE, join_id, run_slurm, split_id
+from drumbeat.launch.slurm.job import job_id
 
 NOT_SENT = re.compile(r"connect failure|standby mode", re.IGNORECASE)
 """Matches SLURM's errors if the controller was never reached."""
@@ -58,6 +59,10 @@ class ConfirmingExecutor(SlurmExecutor):  # type: ignore[misc]
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         self.script = submission_file_path
         return ["sbatch", "--parsable", str(submission_file_path)]
+
+    def _num_tasks(self) -> int:
+        """One on each node, of which there may be a range: "1-4"."""
+        return int(str(self.parameters["nodes"]).rpartition("-")[2])
 
     def _get_job_id_from_submission_command(self, string: bytes | str) -> str:  # type: ignore[override]
         """The number of the job that sbatch accepted. Raises `UnknownIdError`."""
@@ -115,10 +120,10 @@ def find_job(script: Path, comment: str, clusters: list[str], until: float, sett
             answers.append(answer.code == 0)
             for number, state, given, path in (line.strip().split("|", 3) for line in answer.text.splitlines()
                                                  if line.count("|") >= 3):
-                job = join_id(number, cluster)
+                job = join_id(number.partition("_")[0], cluster)  # without the tasks of an array
                 if path == str(script):
                     return job
-                if comment and given == comment and state in QUEUED and number != os.environ.get("SLURM_JOB_ID"):
+                if comment and given == comment and state in QUEUED and number != job_id():
                     copies.append(job)
         now = time.monotonic()
         if all(answers):

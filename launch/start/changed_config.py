@@ -39,9 +39,10 @@ def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str,
         key = "budget.steps" if state and state.progress.step == before.budget.steps else "budget.hours" if state and (
             ended.reason == "hours" if ended else ended_between(before, state.progress)) else (
             f"phases.{last}.{ended.reason if ended else 'epochs'}")
+        longer = [one for one in assignments if one.startswith(("budget.", "phases."))]
         trained = f"{state.progress.step:,} steps are trained" if state else ""
         raise RunError(Fault(what=f"run {run.id} is finished", where=str(run.path),
-                             given=ended.text if ended else trained,
+                             given="; ".join([*longer, ended.text if ended else trained]),
                              remedy=f"Train it for longer: {command('resume', run)} {key}=N\n"
                                     f"Or start it again as a new run: {command('rerun', run)} KEY=VALUE"))
     changes = differences((not shared and state and state.config) or kept(before), kept(loaded.config))

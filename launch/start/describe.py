@@ -41,7 +41,8 @@ def summary(plan: JobPlan) -> str:
     topology = plan.topology
     device = "with one GPU each" if topology.device == "cuda" else "on the CPU"
     ranks = f"{_count(topology.world_size, 'rank')} {device}"
-    nodes = f"{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
+    least = f"{topology.min_nodes} to " if topology.min_nodes else ""
+    nodes = f"{least}{topology.nodes} nodes x {topology.ranks_per_node}" if topology.nodes > 1 else ""
     return ", ".join(filter(None, [ranks, nodes, backend_of(plan.backend).location(plan)]))
 
 

@@ -32,21 +32,24 @@ from drumbeat.launch.start.fork import forked
 from drumbeat.launch.start.start import Start, locating_faults
 
 
-def resolve_run(args: argparse.Namespace) -> Start:
-    """`run`: the start of a new run."""
+def resolve_run(args: argparse.Namespace, trial: RunDir | None = None, slots: int = 1) -> Start:
+    """`run`: the start of a new run; or of the first trial of a sweep, of which this machine runs `slots` at a time,
+    and whose code is beside its trials."""
     file = find(next(word for word in args.words if "=" not in word))
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     loaded = with_source_run(loaded, Path(args.runs))
-    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
+    run_dir = trial or RunDir.new(Path(args.runs), loaded.config.name)
     backend = _backend(args)
     machine = Machine.here()
+    machine = dataclasses.replace(machine, cpus=max(1, (machine.cpus or 1) // slots))
     if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus or ()):
         machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
     resources = backend_of(backend).resources(machine)
     with locating_faults(loaded):
         plan = plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
                         site=load_site(args.profile), folder=Path.cwd())
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=with_references(plan, loaded.config), file=file))
+    spec = Start(run_dir=run_dir, loaded=loaded, plan=with_references(plan, loaded.config), file=file)
+    return _with_code(args, spec, trial.path.parent if trial else run_dir.path)
 
 
 def resolve_resume(args: argparse.Namespace, run: str) -> Start:
@@ -139,14 +142,15 @@ def _previous_layout(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
     return layout | flags
 
 
-def _with_code(args: argparse.Namespace, spec: Start) -> Start:
-    """The start with the code that it runs: a new copy, the run's own copy, or that of the run it repeats; with --debug
-    the original files, so that breakpoints in them work."""
+def _with_code(args: argparse.Namespace, spec: Start, folder: Path | None = None) -> Start:
+    """The start with the code that it runs: a new copy in `folder`, by default the run's; the run's own copy; or that
+    of the run it repeats; with --debug the original files, so that breakpoints in them work."""
     spec = dataclasses.replace(spec, preflight=not args.no_preflight)
     backend = backend_of(spec.plan.backend)
     if not backend.module or args.no_snapshot:
         return spec
-    code = snapshot.newest_code((spec.source or spec.run_dir).path)
+    before = spec.source or (None if spec.is_new else spec.run_dir)
+    code = snapshot.newest_code(before.path) if before else None
     found = snapshot.Snapshot.read(code / "snapshot.json") if code and not args.new_code else None
     if code and found and not found.has_module(backend.module, code):
         raise RunError(Fault(what=f"the run's copy of the code has no {backend.module}", where=str(code),
@@ -157,7 +161,7 @@ def _with_code(args: argparse.Namespace, spec: Start) -> Start:
     if not spec.is_new and not args.new_code:
         return spec if code is None or found is None else (
             dataclasses.replace(spec, plan=found.relocate(spec.plan, code), code=code, code_text=found.text()))
-    target = snapshot.next_code(spec.run_dir.path)
+    target = snapshot.next_code(folder or spec.run_dir.path)
     if code and found:
         return dataclasses.replace(spec, plan=found.relocate(spec.plan, target), code=target,
                                    make_code=partial(snapshot.copy_snapshot, code), code_text=found.text())
@@ -169,7 +173,9 @@ def _with_code(args: argparse.Namespace, spec: Start) -> Start:
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that set config values, by dotted key."""
-    values = {"name": args.name, "launch.nodes": args.nodes, "launch.gpus": args.gpus, "launch.procs": args.procs}
+    nodes = args.nodes
+    values = {"name": args.name, "launch.nodes": nodes and nodes.most, "launch.min_nodes": nodes and nodes.least,
+              "launch.gpus": args.gpus, "launch.procs": args.procs}
     flags = {key: value for key, value in values.items() if value is not None}
     if args.procs is not None and args.gpus is None:
         flags["launch.gpus"] = 0

@@ -102,7 +102,7 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
     with preparing(run_dir, spec.command, previous=spec.previous, code=spec.code) as termination:
         if spec.prefix:
             spec.prefix.make(run_dir)
-        versions = _checked(spec, request)
+        versions = checked(spec, request)
         termination.deferred = True
         with ignoring_signals(signal.SIGINT):
             submitted = _submit(replace(spec, plan=replace(plan, versions=versions)), request)
@@ -121,7 +121,7 @@ def _start(spec: Start, request: Request, received: list[int] | None) -> int:
     return 0
 
 
-def _checked(spec: Start, request: Request) -> Versions | None:
+def checked(spec: Start, request: Request) -> Versions | None:
     """Makes the copy of the code, and checks the run with it. Returns its versions, if they are known."""
     if spec.make_code and spec.code:
         spec.make_code(spec.code)
@@ -129,7 +129,7 @@ def _checked(spec: Start, request: Request) -> Versions | None:
         print(f"queue      {expected}", flush=True)
     if spec.preflight and (spec.is_new or spec.make_code or spec.changed):
         return _preflight(spec)
-    return spec.previous.plan.versions if spec.previous else None
+    return spec.previous.plan.versions if spec.previous else spec.plan.versions
 
 
 def _submit(spec: Start, request: Request) -> Submitted:
@@ -138,7 +138,7 @@ def _submit(spec: Start, request: Request) -> Submitted:
 
     run_dir, plan = spec.run_dir, spec.plan
     backend = backend_of(plan.backend)
-    _write(spec)
+    write(spec)
     watch.print_header(run_dir, summary(plan))
     if spec.code:
         print(hang("code       ", Snapshot.require(spec.code / "snapshot.json").text()), flush=True)
@@ -182,7 +182,7 @@ def _preflight(spec: Start) -> Versions:
     return Versions.parse(facts["versions"])
 
 
-def _write(spec: Start) -> None:
+def write(spec: Start) -> None:
     """Writes the run's folder with everything that the workers need; for a resume, whatever changes."""
     run_dir, plan, loaded = spec.run_dir, spec.plan, spec.loaded
     if spec.is_new or any(not layer.origin.startswith("--") for layer in loaded.layers):

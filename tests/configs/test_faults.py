@@ -22,6 +22,7 @@ from tests.configs.small import BASE, Write, faults
     ("batch_size=", "batch_size must be a whole number", ""),
     ("batch_size=0", "batch_size must be at least 1", ""),
     ("data.workers=many", "data.workers must be a whole number or null", ""),
+    ("micro_batch_size=many", "micro_batch_size must be a whole number, auto or null", ""),
     ("data.shuffle=3.5", "data.shuffle must be true or false", ""),
     ("phases.head.epochs=-1", "phases.head.epochs must be above 0", ""),
     ("phases.head.epochs=.inf", "phases.head.epochs must be a finite number", ""),
@@ -37,6 +38,10 @@ from tests.configs.small import BASE, Write, faults
     ("phases.head.groups.a.mtch=[x]", "unknown key 'mtch' in 'phases.head.groups.a'", "Did you mean 'match'?"),
     ("phases.head=3", f"phases.head must be a section with some of: {', '.join(one.name for one in fields(Phase))} or "
      "null", ""),
+    ("budget=0", "budget must be a section with some of: steps, hours", "Write a section, {} for none: budget: {}"),
+    ("budget=35", "budget must be a section with some of: steps, hours", "Write a section: budget: {steps: 35}"),
+    ("checkpoints.keep_best=0", "checkpoints.keep_best must be at least 1", "Leave it out for the default: 1."),
+    ("phases.head.patience=0", "phases.head.patience must be at least 1", "Leave it out, or write null."),
     ("phases=null", "phases must be a section", "Write {} for none: phases: {}"),
     ("phases.extra.epochs=1", "'phases.extra.optimizer' is missing",
      "It must be a section: `_target_: package.module.Name` and its arguments. "

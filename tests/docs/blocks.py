@@ -33,7 +33,7 @@ LANGUAGES = ("console", "bash", "python", "yaml", "json", "text")
 OPENING = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<info>.*)")
 OPTION = re.compile(r' (\w+)="([^"]*)"')
 PLANNED = re.compile(r" --(gpus|nodes|slurm)\b")
-STARTS = re.compile(r"(python launch/run\.py|(python -m )?drumbeat (run|resume|rerun|fork)) ")
+STARTS = re.compile(r"(python launch/run\.py|(python -m )?drumbeat (run|resume|rerun|fork|sweep)) ")
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,8 @@ def check_yaml(block: Block, folder: Path) -> None:
         file.write_text(block.text)
         load_site(str(file))
         return
-    assert keys <= {"base", *(field.name for field in dataclasses.fields(Config))}, f"{block}: no config and no profile"
+    known = {"base", "sweep", *(field.name for field in dataclasses.fields(Config))}
+    assert keys <= known, f"{block}: no config and no profile"
     file = folder / (block.title or "piece.yaml")
     whole = "phases" in keys or "base" in keys
     file.write_text(block.text if whole or block.title else f"base: {BASE}\n{block.text}")

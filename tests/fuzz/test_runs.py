@@ -19,8 +19,9 @@ import drumbeat.configs.run.plan
 import drumbeat.configs.run.records
 import drumbeat.configs.run.versions  # noqa: F401  (their records are found below)
 from drumbeat.configs.errors import RunError
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import Manifest
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, progress_at, written_format
 from drumbeat.configs.run.record import Record
 from drumbeat.launch.attempts.cause import cause

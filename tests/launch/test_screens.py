@@ -66,6 +66,7 @@ error: --gpus: expected one argument
 error: launch.procs must be at least 1
   where  --procs
   given  launch.procs: -3
+  fix    Leave it out for the default: 1.
 """,
     "run small.yaml --nodes 2": """\
 error: more than one node needs a cluster
@@ -200,12 +201,14 @@ error: 5 things are wrong
   command line: unknown key 'a' at the top level. Valid names: batch_size,
     budget, channels_last, checkpoints, compile, data, deterministic,
     evaluation, find_unused_parameters, initialize, launch, limit_batches,
-    micro_batch_size, model, name, on_nonfinite, phases, precision, recompute,
-    reference, seed, task, tracking, virtual_ranks, watchdog.
+    micro_batch_size, model, name, notify, on_nonfinite, phases, precision,
+    recompute, reference, seed, sync_batchnorm, task, tracking, virtual_ranks,
+    watchdog.
   command line: unknown key 'b' at the top level.
   command line: unknown key 'c' at the top level.
   command line: unknown key 'd' at the top level.
-  command line: data.workers must be at least 0, not -1.
+  command line: data.workers must be at least 0, not -1. Leave it out, or
+    write null.
 """,
     "run small.yaml --name a/b": """\
 error: name must be a plain name: letters, digits, '_', '-' and '.', starting

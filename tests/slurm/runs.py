@@ -48,9 +48,9 @@ class StandInRun:
 
     backend: BackendName
 
-    def __init__(self, cluster: Cluster, folder: Path, nodes: int = 2) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, nodes: int = 2, min_nodes: int | None = None) -> None:
         self.cluster = cluster
-        self.nodes = nodes
+        self.nodes, self.min_nodes = nodes, min_nodes
         self.folder = folder
         self.run = RunDir(folder / "runs" / f"{folder.name}-run")
         (self.run.path / "fake").mkdir(parents=True)
@@ -63,15 +63,16 @@ class StandInRun:
         """The plan whose request is made: the one that is written has the fake Python."""
         plan = JobPlan(run_dir=str(self.run.path), name="fake", backend=self.backend,
                        site=site,
-                       topology=Topology(nodes=self.nodes, ranks_per_node=1, device=device, cpus_per_rank=cpus),
+                       topology=Topology(nodes=self.nodes, ranks_per_node=1, device=device, cpus_per_rank=cpus,
+                                         min_nodes=self.min_nodes),
                        environment=importing.environment(str(ROOT), []), folder=str(self.folder), **fields)
         self.run.config.write_text(tiny_plan.CONFIG)
         replace(plan, python=fake_torchrun.install(self.folder)).write(self.run.plan)
         return plan
 
-    def up(self, attempt: int = 0) -> dict[str, int]:
-        """Waits until an attempt is up; the name and the process id of each of its processes."""
-        helpers = {f"helper{rank}" for rank in range(self.nodes)}
+    def up(self, attempt: int = 0, nodes: int | None = None) -> dict[str, int]:
+        """Waits until an attempt is up, on so many nodes; the name and the process id of each of its processes."""
+        helpers = {f"helper{rank}" for rank in range(nodes or self.nodes)}
         until(lambda: helpers <= fake_torchrun.pids(self.run.path, attempt).keys())
         pids = fake_torchrun.pids(self.run.path, attempt)
         self.seen |= set(pids.values())
@@ -118,8 +119,8 @@ class SubmittedRun(StandInRun):
     backend = "slurm"
 
     def __init__(self, cluster: Cluster, folder: Path, restarts: int = 3, cpus: int = CPUS, nodes: int = 2,
-                 device: str = "cpu", **site: Any) -> None:
-        super().__init__(cluster, folder, nodes)
+                 min_nodes: int | None = None, device: str = "cpu", **site: Any) -> None:
+        super().__init__(cluster, folder, nodes, min_nodes)
         site = {"time_minutes": 10, **site}
         self.request = Slurm().request(self.plan(cpus=cpus, site=Site(**site), restarts=restarts, device=device))
         self.resume()
@@ -190,10 +191,11 @@ class AllocationRun(StandInRun):
 
 
 class TrainingRun:
-    """The tiny experiment on two nodes or more, with faults injected `at` these counts of losses."""
+    """The tiny experiment on two nodes or more, or on "1-3" of them, with faults injected `at` these counts of losses.
+    """
 
     def __init__(self, cluster: Cluster, folder: Path, *arguments: str, at: str = "[]", how: str = "wait",
-                 nodes: int = 2) -> None:
+                 nodes: int | str = 2) -> None:
         self.cluster, self.folder = cluster, folder
         output = drumbeat(folder, str(write_config(folder)), "--slurm", "--nodes", str(nodes), "--procs", "1",
                         "task._target_=tests.tiny.Fuse", f"task.folder={folder}", f"task.at={at}", f"task.how={how}",

@@ -55,7 +55,7 @@ def test_in_an_allocation(cluster: Cluster, tmp_path: Path, alone: Result) -> No
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "2 ranks on the CPU, 2 nodes x 1, in the allocation of SLURM job" in done.stdout
     assert "restarting: rank 1 on n2 was killed (SIGKILL; out of memory?) at step" in done.stdout
-    assert "\nfinished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\n" in done.stdout
+    assert "\nfinished   42 steps, 454 samples (4 past the end of an epoch, in its last batch)\n" in done.stdout
     assert Result.require(latest(tmp_path).result) == alone
     assert re.search(r"Job allocation \d+ has been revoked|Relinquishing job allocation", done.stderr)
 

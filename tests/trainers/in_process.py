@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,9 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from drumbeat.configs.load import load
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_sets
-from drumbeat.trainers.loop import Training
+from drumbeat.trainers.loop import End, Training
 from drumbeat.trainers.tasks import Classification, Results
 from drumbeat.trainers.worker import build
 from drumbeat.trainers.world import World
@@ -69,6 +70,19 @@ def new_run(folder: Path) -> RunDir:
     (run.path / "rows.yaml").write_text(CONFIG)
     run.config.touch()
     return run
+
+
+def trained(run: RunDir, changed: Callable[[Training, Attempt], Training]) -> tuple[Training, End]:
+    """One attempt of a training that is changed before it runs, and how it ended."""
+    attempt = run.claim_attempt()
+    config = load(run.path / "rows.yaml").config
+    training = changed(build(run, attempt, config, build_sets(config), ALONE, threads=1, debug=True), attempt)
+    try:
+        return training, training.run()
+    finally:
+        training.checkpoints.close()
+        training.saver.tracker.close()
+        training.watchdog.close()
 
 
 def train(run: RunDir, stop_after: int | None = None) -> list[float]:

@@ -138,8 +138,8 @@ def test_what_is_not_finite_stays_so_and_changes_no_quantum(odd: float) -> None:
     one = Ranks([torch.zeros(2), torch.zeros(3)], [[0], [1]])
     one.step([[torch.ones(2), torch.ones(3)]] * 2)
     before = one.sums[0].state()
-    spoilt = torch.tensor([odd, 1.0])
-    sums, times = one.step([[torch.ones(2), torch.ones(3) / 1e6], [spoilt, torch.ones(3) / 1e6]], [1.0, math.nan])
+    corrupted = torch.tensor([odd, 1.0])
+    sums, times = one.step([[torch.ones(2), torch.ones(3) / 1e6], [corrupted, torch.ones(3) / 1e6]], [1.0, math.nan])
     assert times == 1
     assert not sums[0][0].isfinite() and sums[0][1] == 2  # type: ignore[index]
     assert one.sums[0].state() == before

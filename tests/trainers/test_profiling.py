@@ -20,6 +20,7 @@ from drumbeat.trainers import profiling
 from drumbeat.trainers.checkpoints.state import weights_sha256
 from drumbeat.trainers.evaluate import evaluation_mode
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.micro_batches import MicroBatches
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.profiling import Profiling, mean_times
 from drumbeat.trainers.step_times import Step
@@ -85,7 +86,7 @@ class Sleeps(nn.Module):
 def trained(world: World, run: RunDir, *, steps: int, request: ProfileRequest, evaluates: bool = False) -> PhaseRunner:
     runner = PhaseRunner(
         name="only", number=0, seed=0, model=Sleeps(world.rank), frozen=[], task=Classification(), world=world,
-        batch_size=4 * world.size, micro_batch_size=2, forward=Forward(
+        batch_size=4 * world.size, micro_batches=MicroBatches(2, world), forward=Forward(
             device=world.device, transforms=nn.Identity(), channels_last=False, bf16=False),
         make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
     runner.start([batch()], None)

@@ -47,7 +47,7 @@ class Experts(nn.Module):
         return outputs
 
 
-def trained(world: World, micro_batch_size: int | None, **changes: Any) -> dict[str, Tensor]:
+def trained(world: World, micro_batch_size: int | str | None, **changes: Any) -> dict[str, Tensor]:
     """The weights after six steps of AdamW, which decays the weights that have a gradient, if it is 0, too."""
     config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 8, "micro_batch_size": micro_batch_size, "model": {"_target_": "x"},
@@ -66,7 +66,7 @@ def trained(world: World, micro_batch_size: int | None, **changes: Any) -> dict[
 
 
 def on_two(world: World, folder: str) -> None:
-    for micro in (None, 1):
+    for micro in (None, 1, "auto"):
         found = trained(world, micro)
         if world.is_main:
             save_file(found, f"{folder}/{micro}.safetensors")
@@ -74,7 +74,7 @@ def on_two(world: World, folder: str) -> None:
 
 def test_parameters_that_some_ranks_or_none_use_are_trained_as_on_one_rank(tmp_path: Path) -> None:
     on_ranks(2, on_two, tmp_path)
-    for micro in (None, 1):
+    for micro in (None, 1, "auto"):
         expected = trained(ALONE, micro)
         for name, value in load_file(tmp_path / f"{micro}.safetensors").items():
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)

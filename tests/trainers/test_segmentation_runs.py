@@ -102,7 +102,8 @@ def test_it_resumes_exactly_and_two_ranks_evaluate_the_same(tmp_path: Path) -> N
         assert main(["evaluate", str(resumed.path), "--split", "validation", "--procs", ranks]) == 0
         (folder,) = (resumed.path / "evaluation").iterdir()
         found.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert {*found[0]} == {"metrics.json", "metrics.txt", "predictions.csv", "worst_samples.png"}
+    assert {*found[0]} == {"metrics.json", "metrics.txt", "predictions.csv", "samples.safetensors",
+                           "worst_samples.png"}
     assert found[0] == found[1]
     assert found[0]["predictions.csv"].startswith(b"sample,loss,accuracy,mean iou,iou of ground,iou of disc,")
     assert b"dice" in found[0]["metrics.txt"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.forward import Forward
+from drumbeat.trainers.micro_batches import MicroBatches
 from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.step_times import StepTimes, Times
 from drumbeat.trainers.tasks import Classification
@@ -46,7 +47,8 @@ def runner(world: World, *, backward: bool, weighted: bool = False) -> PhaseRunn
     loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]) if weighted else None, reduction="none")
     return PhaseRunner(
         name="only", number=0, seed=0, model=Sleeps(world.rank, backward=backward), frozen=[],
-        task=Classification(loss=loss), world=world, batch_size=8, micro_batch_size=2, forward=Forward(
+        task=Classification(loss=loss), world=world, batch_size=8, micro_batches=MicroBatches(2, world),
+        forward=Forward(
             device=world.device, transforms=nn.Identity(), channels_last=False, bf16=False),
         make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.profile_records import ProfileRequest
 from drumbeat.trainers.stopping import Decision, StopCoordinator
 from drumbeat.trainers.world import World

@@ -15,8 +15,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.bad_nodes import remembered
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank
 from drumbeat.configs.run.records import AttemptStart
 from drumbeat.configs.run.view import View

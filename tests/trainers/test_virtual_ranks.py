@@ -1,24 +1,23 @@
 """With virtual ranks a run has the same bits on any number of ranks and loader workers: weights, curves, metrics,
-samples and the state that the next step depends on. Also if it is killed and goes on with another number of them."""
+samples and the state that the next step depends on. Also if it is killed and resumed on another number of them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from drumbeat.configs.load import load
-from drumbeat.configs.run.checkpoint_records import CheckpointState
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.trainers.build import build_sets
-from drumbeat.trainers.commands.compare import differences
-from drumbeat.trainers.kernels import prefer_determinism
-from drumbeat.trainers.worker import build, finish
+from drumbeat.configs.run.plan import JobPlan
+from drumbeat.configs.run.records import Status
+from drumbeat.trainers.virtual_ranks import Division
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
+from tests.tiny import drumbeat, latest, write_config
+from tests.trainers.any_width import train, unequal, write
 
 COMMON = """
 batch_size: 10
@@ -29,11 +28,11 @@ checkpoints: {every_steps: 5}
 launch: {gpus: 0}
 """
 CASES = {
-    "convolutions": """
-model: {_target_: tests.trainers.test_virtual_ranks.Convolutions}
+    "images": """
+model: {_target_: tests.trainers.test_virtual_ranks.Stateful}
 precision: bf16
 data:
-  train: {_target_: tests.tiny.Pictures, n: 54}
+  train: {_target_: tests.tiny.Pictures, n: 34}
   validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
   test: {_target_: tests.tiny.Pictures, n: 9, first: 2000}
   transforms: {train: [{_target_: torchvision.transforms.v2.RandomCrop, size: 8, padding: 1}],
@@ -46,13 +45,13 @@ phases:
 """,
     "mixed": """
 model: {_target_: tests.tiny.Linear}
-precision: bf16
+precision: fp32
 micro_batch_size: 1
 task:
   _target_: tests.trainers.tasks.test_logged.Terms
   loss: {_target_: torch.nn.CrossEntropyLoss, weight: {_target_: torch.tensor, data: [1.0, 3.0]}}
 data:
-  train: {_target_: tests.tiny.Pictures, n: 54}
+  train: {_target_: tests.tiny.Pictures, n: 34}
   validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
   mix: {_target_: drumbeat.data.Mixup}
   transforms: {batch: [{_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}]}
@@ -68,33 +67,18 @@ phases:
 """,
     "texts": """
 model: {_target_: tests.trainers.test_virtual_ranks.Words}
-precision: bf16
+precision: fp32
 data:
-  train: {_target_: tests.trainers.test_virtual_ranks.Texts, n: 50}
+  train: {_target_: tests.trainers.test_virtual_ranks.Texts, n: 34}
   validation: {_target_: tests.trainers.test_virtual_ranks.Texts, n: 20}
   collate_fn: {_target_: tests.trainers.test_virtual_ranks.padded}
   bucket_batches: 3
 phases: {only: {epochs: 2, optimizer: {_target_: torch.optim.Adam, lr: 0.01}}}
 """,
-    "buffers": """
-model: {_target_: tests.trainers.test_virtual_ranks.Stateful}
-precision: fp32
-data:
-  train: {_target_: tests.tiny.Pictures, n: 54}
-  validation: {_target_: tests.tiny.Pictures, n: 30, first: 1000}
-  transforms: {batch: [{_target_: drumbeat.data.Normalize, mean: [0.5], std: [0.25]}]}
-phases: {only: {epochs: 2, optimizer: {_target_: torch.optim.SGD, lr: 0.1}}}
-""",
 }
-"""What may depend on the number of ranks, by networks that train in a second: uneven parts, BatchNorm, dropout and
-rounding; mixing, clipping, accumulation, averages, weights, logged values and phases; lengths; buffers that the next
-forward pass reads."""
-
-
-class Convolutions(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(),
-                         nn.Linear(512, 2))
+"""What may depend on the number of ranks, by networks that train in a second: uneven parts, rounding, BatchNorm,
+dropout, and buffers that the next forward pass reads; mixing, clipping, accumulation, averages, weights, logged values
+and phases; lengths of texts."""
 
 
 class Stateful(nn.Module):
@@ -103,7 +87,8 @@ class Stateful(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(64, 16))
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3),
+                                    nn.Flatten(), nn.utils.parametrizations.spectral_norm(nn.Linear(512, 16)))
         self.branches = nn.ModuleList(nn.Linear(16, 2) for _ in range(2))
         self.register_buffer("mean", torch.zeros(16))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int16))
@@ -111,7 +96,7 @@ class Stateful(nn.Module):
         self.calls: Tensor
 
     def forward(self, pictures: Tensor) -> Tensor:
-        hidden = self.layer(pictures.flatten(1)) - self.mean
+        hidden = self.layers(pictures).float() - self.mean
         if self.training:
             self.mean.lerp_(hidden.detach().mean(0), 0.1)
             self.calls = self.calls + 1
@@ -151,39 +136,14 @@ def padded(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 def train_all(world: World, folder: str, workers: str) -> None:
-    """Trains all cases on this rank, as its worker does."""
-    prefer_determinism(deterministic=True, threads=1)
     for name, text in CASES.items():
-        run = RunDir(Path(folder) / name / f"on-{world.size}")
+        run = RunDir(Path(folder, name, str(world.size)))
         if world.is_main:
-            run.path.mkdir(parents=True)
-            loaded = load(write(run.path, name, text), [f"data.workers={workers}"])
-            run.config.write_text(loaded.as_yaml())
-            run.claim_attempt()
+            file = Path(folder, f"{name}.yaml")
+            file.write_text(f"name: {name}\n{COMMON}\n{text}")
+            write(run, file, [f"data.workers={workers}"])
         world.share(None)
         train(run, world)
-
-
-def write(folder: Path, name: str, text: str) -> Path:
-    file = folder / f"{name}.yaml"
-    file.write_text(f"name: {name}\n{COMMON}\n{text}")
-    return file
-
-
-def train(run: RunDir, world: World) -> None:
-    attempt = run.newest_attempt()
-    assert attempt is not None
-    config = load(run.config, []).config
-    training = build(run, attempt, config, build_sets(config), world, threads=1, debug=False)
-    finish(run, attempt, config, training, training.run())
-
-
-def state(run: RunDir) -> dict[str, Any]:
-    """The plain part of the newest checkpoint's training state."""
-    newest = max(run.checkpoints.glob("step-*/state.json"))
-    found = CheckpointState.require(newest)
-    spans = [(span.phase, span.first_step, span.steps, span.samples, span.digest) for span in found.progress.ledger]
-    return {"optimizer": found.optimizer, "scheduler": found.scheduler, "quanta": found.quanta, "ledger": spans}
 
 
 @pytest.mark.slow
@@ -191,7 +151,42 @@ def test_the_bits_are_the_same_on_any_number_of_ranks(tmp_path: Path) -> None:
     for ranks, workers in ((1, 0), (2, 2), (3, 0), (4, 0), (6, 0)):
         on_ranks(ranks, train_all, tmp_path, workers)
     for name in CASES:
-        one, *others = (RunDir(tmp_path / name / f"on-{ranks}") for ranks in (1, 2, 3, 4, 6))
-        for other in others:
-            assert differences(other, one, exact=True) == [], f"{name} {other.path.name}"
-            assert state(other) == state(one)
+        one, *others = (RunDir(tmp_path / name / str(ranks)) for ranks in (1, 2, 3, 4, 6))
+        assert {f"{name} on {other.path.name}": unequal(other, one) for other in others} == {
+            f"{name} on {ranks}": [] for ranks in (2, 3, 4, 6)}
+
+
+def straight(world: World, folder: str) -> None:
+    run = RunDir(Path(folder, "straight"))
+    write(run, write_config(Path(folder)), ["virtual_ranks=3"])
+    train(run, world)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_with_the_same_bits_on_more_ranks(tmp_path: Path) -> None:
+    """SIGKILL to rank 1 of two in the second phase; resumed on three, whose computations have as many threads, although
+    they have fewer cores each."""
+    on_ranks(1, straight, tmp_path)
+    config = write_config(tmp_path)
+    drumbeat(tmp_path, str(config), "--procs", "2", "virtual_ranks=3", "launch.restarts=0",
+             "launch.cpus_per_rank=null", "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[45]",
+             "task.rank=1", expect=1)
+    run = latest(tmp_path)
+    assert (tmp_path / "blown-0").exists() and Status.require(run.status).state == "failed"
+    before = JobPlan.require(run.plan).topology
+    drumbeat(tmp_path, "--resume", run.id, "--procs", "3")
+    after = JobPlan.require(run.plan).topology
+    assert (before.threads, after.threads, after.ranks_per_node) == (1, 1, 3)
+    assert before.cpus_per_rank == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert unequal(run, RunDir(tmp_path / "straight")) == []
+
+
+def test_the_parts_of_a_rank() -> None:
+    """One for each rank without virtual ranks; with them their shares, whose sizes differ by one at most."""
+    def own(rank: int, size: int, virtual: int | None) -> list[int]:
+        world = World(rank=rank, local_rank=rank, size=size, device=torch.device("cpu"))
+        return [*Division.of(world, virtual).own]
+
+    assert [own(rank, 3, None) for rank in range(3)] == [[0], [1], [2]]
+    assert [own(rank, 4, 6) for rank in range(4)] == [[0], [1, 2], [3], [4, 5]]
+    assert own(0, 1, 6) == [0, 1, 2, 3, 4, 5]

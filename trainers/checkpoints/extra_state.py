@@ -10,7 +10,7 @@ state dict needs to know.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -47,10 +47,20 @@ def is_extra_state(name: str) -> bool:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Restores the extra state afterwards, as it was before."""
-    before = [(module, deepcopy(module.get_extra_state())) for module in model.modules() if has_extra_state(module)]
+    restore = restorer(model)
     yield
-    for module, value in before:
-        module.set_extra_state(value)
+    restore()
+
+
+def restorer(model: nn.Module) -> Callable[[], None]:
+    """A function that gives the model its present extra state again."""
+    before = [(module, deepcopy(module.get_extra_state())) for module in model.modules() if has_extra_state(module)]
+
+    def restore() -> None:
+        for module, value in before:
+            module.set_extra_state(deepcopy(value))
+
+    return restore
 
 
 def as_text(model: nn.Module) -> str:

@@ -30,9 +30,10 @@ from torch import Tensor
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.importing import environment
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.disk import TEMPORARY
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import FORMAT, QUARANTINED, checkpoint_path, damage, saved_steps, written_format
 from drumbeat.configs.run.versions import Versions
 from drumbeat.trainers.checkpoints.staging import CPU, Files, Staging

@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import CheckpointState, FileDigest, Manifest
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import FORMAT, checkpoint_path, progress_at, saved_steps
 from drumbeat.configs.run.processes import call_process, die_with_parent
 from drumbeat.configs.run.record import Record

@@ -12,6 +12,7 @@ from drumbeat.data.order import shard
 from drumbeat.data.structure import uncut
 from drumbeat.trainers.build import build_mixing
 from drumbeat.trainers.doctor.masks import REMEDY, masks_of, only_background_text
+from drumbeat.trainers.micro_batches import largest as micro_batch_size
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.tasks.task import WholeBatchLoss
 
@@ -22,8 +23,10 @@ def batch_faults(config: Config, task: Task, batch: Batch, world_size: int) -> l
     faults = []
     largest = max(len(shard(phase.batch_size or config.batch_size, 0, world_size)) for phase in config.phases.values()
                   if phase is not None)
-    cut = config.micro_batch_size is not None and config.micro_batch_size < largest
-    given = f"{config.micro_batch_size} of the {largest} samples of a rank"
+    searches = config.micro_batch_size == "auto"
+    cut = searches or micro_batch_size(config.micro_batch_size, largest) < largest
+    most = "auto: as many as fit" if searches else config.micro_batch_size
+    given = f"{most} of the {largest} samples of a rank"
     if isinstance(task, WholeBatchLoss) and cut:
         faults.append(Fault(what="a loss of the whole batch cannot be computed in micro-batches, because it compares "
                             "all samples", where="micro_batch_size", given=given,

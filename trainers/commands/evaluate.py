@@ -8,6 +8,7 @@ process.
     RUN/evaluation/<split>-<step>/
         metrics.json, metrics.txt      overall, and for each class, label or value
         predictions.csv                a row for each sample: its target, prediction, loss and probabilities
+        samples.safetensors            the same in numbers, for `drumbeat compare`
         confusion.png, roc.png, precision_recall.png, scatter.png, worst_samples.png      depending on the task
 """
 
@@ -49,6 +50,8 @@ from drumbeat.trainers.contact_sheet import CPU, save_sheet, worst_samples_sheet
 from drumbeat.trainers.evaluate import evaluate
 from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set, use_training_settings
 from drumbeat.trainers.inference.metrics import as_text
+from drumbeat.trainers.inference.samples import NAME as SAMPLES
+from drumbeat.trainers.inference.samples import kept_samples, write_samples
 from drumbeat.trainers.inference.tables import sample_cells, write_csv
 from drumbeat.trainers.metrics import build_metrics
 from drumbeat.trainers.model_and_task import parts_of
@@ -197,6 +200,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
                       classes=found.classes, confusion=found.confusion).write(folder / "metrics.json")
     write_text(folder / "metrics.txt", visible(f"{heading}\n\n{as_text(found, most=None)}\n"))
     _write_predictions(job, results, folder / "predictions.csv")
+    write_samples(kept_samples(job.task, results, job.samples), folder / SAMPLES)
     _to_tensorboard(job, found.metrics, plots)
     return f"{note}{heading}\n\n{as_text(found)}\n\nfolder     {short(folder)}\nplots      " \
            f"{', '.join(file.name for file in plots)}"

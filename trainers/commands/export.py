@@ -1,6 +1,6 @@
 """Exports the weights of a run to one file, for other programs.
 
-    python -m drumbeat.trainers.commands.export RUN FILE last|best      what `drumbeat export RUN FILE` runs
+    python -m drumbeat.trainers.commands.export RUN FILE [WHICH]      what `drumbeat export RUN FILE` runs
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.checkpoint_records import Manifest
 from drumbeat.configs.run.files import open_file
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.manifest import damage, linked_checkpoint
+from drumbeat.configs.run.manifest import damage, find_checkpoint, linked_checkpoint
 from drumbeat.configs.terminal import print_text_only
 
 PREFIX = '"task:'
@@ -24,18 +24,19 @@ PREFIX = '"task:'
 KINDS = (".pt", ".pth", ".safetensors")
 
 
-def export(run: RunDir, file: Path, which: str) -> str:
-    """Writes parameters and buffers by name, as a torch state dict or as safetensors. Returns the text to print.
+def export(run: RunDir, file: Path, which: str | None = None) -> str:
+    """Writes parameters and buffers by name, as a torch state dict or as safetensors. Returns the text to print. For
+    `which` see `configs/run/manifest.find_checkpoint`.
 
     Raises `RunError` if the checkpoint does not exist or is corrupted, or if the suffix of the file is unknown.
     """
     if file.suffix not in KINDS:
         raise RunError(Fault(what=f"the file {file.name} has no known suffix", where=str(file),
                              remedy=f"Use one of these: {', '.join(KINDS)}."))
-    path = linked_checkpoint(run, which) or run.checkpoints / which
+    path = find_checkpoint(run, which)
     if reason := damage(path):
-        raise RunError(Fault(what=f"there is no usable {which} checkpoint: {reason}",
-                             where=str(run.checkpoints / which), remedy=f"See: drumbeat checkpoints {run.id}"))
+        raise RunError(Fault(what=f"the checkpoint is corrupted: {reason}", where=str(path),
+                             remedy=f"See: drumbeat checkpoints {run.id}"))
     try:
         with (open_file(path / "model.safetensors", None) as weights, replacing(file) as new,
               open(new, "xb") as opened):
@@ -47,7 +48,9 @@ def export(run: RunDir, file: Path, which: str) -> str:
         raise RunError(Fault(what=f"the weights cannot be written: {error.strerror}", where=str(file),
                              remedy="Make the folder first, or name another one.")) from error
     step = Manifest.require(path / "manifest.json").step
-    return f"wrote the {which} weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
+    names = [name for name in ("best", "last") if linked_checkpoint(run, name) == path]
+    whose = next((f"{name} " for name in names if which in (None, name)), "")
+    return f"wrote the {whose}weights, step {step:,}, to {file} ({file.stat().st_size / 1e6:,.1f} MB)"
 
 
 def _header(weights: IO[bytes]) -> str:
@@ -69,7 +72,7 @@ def _write_model(weights: Path, kind: str, opened: IO[bytes]) -> None:
     opened.write(save(tensors)) if kind == ".safetensors" else torch.save(tensors, opened)
 
 
-def main(folder: str, file: str, which: str) -> int:
+def main(folder: str, file: str, which: str | None = None) -> int:
     try:
         print(export(RunDir(Path(folder)), Path(file), which))
     except UserError as error:

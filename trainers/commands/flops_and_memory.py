@@ -35,12 +35,14 @@ class Memory:
     gradients: int
     optimizer: int
     """The optimizer's state, after its first step."""
+    average: int = 0
+    """The average of the weights, which is a copy of the model (torch's AveragedModel)."""
     activations: int
     """The tensors that autograd saves for the backward pass of a micro-batch, and the inputs of the micro-batch."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
 
 
 def outputs_and_flops(model: nn.Module, inputs: Any) -> tuple[dict[str, list[int]], int]:
@@ -88,9 +90,11 @@ def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, n
     few, more = (_kept(model, first(inputs, count), autocast) for count in (2, SAMPLES))
     each = (more - few) / (SAMPLES - 2)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return Memory(weights=sum(one.nbytes for one in (*model.parameters(), *model.buffers())),
+    weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
+    return Memory(weights=weights,
                   gradients=sum(one.nbytes for one in trained),
                   optimizer=_optimizer_state(model, trained, phase, name),
+                  average=weights if phase.average else 0,
                   activations=round(more + each * (micro_batch - SAMPLES)) + size(inputs) * micro_batch // SAMPLES)
 
 

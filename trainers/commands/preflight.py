@@ -36,7 +36,6 @@ from drumbeat.configs.reference import reference_faults
 from drumbeat.configs.schema import Config
 from drumbeat.configs.yaml_text import inline
 from drumbeat.data.loader import Samples, one_thread
-from drumbeat.data.order import micro_batches, shard
 from drumbeat.trainers.build import (
     Sets,
     build_batch_sampler,
@@ -51,6 +50,8 @@ from drumbeat.trainers.build import (
 from drumbeat.trainers.build_optimizer import build_optimizer, build_scheduler
 from drumbeat.trainers.checkpoints.manager import Checkpoint
 from drumbeat.trainers.commands.batch_checks import batch_faults, mask_fault
+from drumbeat.trainers.commands.beside_checks import beside_faults
+from drumbeat.trainers.commands.norm_checks import check_norms, norm_notes
 from drumbeat.trainers.commands.open_files import opened_since, positions, shared_files
 from drumbeat.trainers.commands.optimizer_checks import check_average, check_optimizer, check_rates, rates_of
 from drumbeat.trainers.commands.rehearsal import rehearse
@@ -71,8 +72,11 @@ from drumbeat.trainers.starting_weights import check_fitting
 from drumbeat.trainers.tasks import Task
 from drumbeat.trainers.versions import preflight_versions
 
+FP16_ON_CPU = "fp16 is for GPUs without bf16; on the CPU, bf16 takes as little memory and needs no scale for the loss"
 
-def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
+
+def preflight(config: Config, *, world_size: int = 1, device: str = "cpu", checkpoint: Checkpoint | None = None
+              ) -> dict[str, Any]:
     """Facts about the run: samples, steps of each phase, parameters. `checkpoint` is that which it resumes from. Raises
     one `PreflightError` with all faults."""
     faults: list[Fault] = []
@@ -84,6 +88,7 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
             faults.extend(error.faults)
             return None
 
+    faults += beside_faults(config)
     before = positions()
     sets: Sets | None = attempt(lambda: build_sets(config))
     opened = opened_since(before)
@@ -108,7 +113,8 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
     if model is not None and numbers:
         trained = with_task(model, task)
         attempt(lambda: recomputed(trained, config.recompute))
-        built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size)) for name in config.phases}
+        built = {name: attempt(partial(_check_phase, numbers, name, trained, world_size, device))
+                 for name in config.phases}
     faults += virtual_rank_faults(config, task, model)
     if sets is not None:
         faults += _check_sets(filled or config, sets)
@@ -119,7 +125,9 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         if len(sets.train):
             attempt(lambda: _check_order(config, sets.train))
     taken = attempt(lambda: check_fitting(config.initialize, model)) if model is not None and not checkpoint else ""
-    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken])]
+    notes = [*([] if sets is None else notes_of(sets)), *filter(None, [taken]),
+             *([] if model is None else norm_notes(config, model)),
+             *[FP16_ON_CPU] * (config.precision == "fp16" and device == "cpu")]
     notes += [f"the budget of {config.budget.steps:,} steps ends the run before phase {name}"
               for name in [*config.phases][len(tables):] if tables and config.budget.steps is not None]
     if progress and tables:
@@ -128,8 +136,9 @@ def preflight(config: Config, *, world_size: int = 1, checkpoint: Checkpoint | N
         phases = [(name, phase) for name, phase in config.phases.items() if phase is not None]
         for (name, phase), schedule in zip(phases, tables, strict=False):
             scheduler, optimizer = built[name]
-            notes += filter(None, [attempt(partial(rehearse_schedule, scheduler, optimizer, schedule,
-                                                   phase.scheduler_every, f"phases.{name}.scheduler"))])
+            note = attempt(partial(rehearse_schedule, scheduler, optimizer, schedule, phase.scheduler_every,
+                                   f"phases.{name}.scheduler"))
+            notes += [note] if note and config.limit_batches is None else []  # a trial is shorter than its schedule
     if not faults and sets is not None and model is not None and task is not None:
         tried = smoke_test(filled or config, sets, model, task, notes)
         if isinstance(tried, Fault):
@@ -175,7 +184,8 @@ def _model_on_meta(config: Config) -> nn.Module:
     return model
 
 
-def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -> tuple[Any, torch.optim.Optimizer]:
+def _check_phase(config: Config, name: str, model: nn.Module, world_size: int, device: str
+                 ) -> tuple[Any, torch.optim.Optimizer]:
     """Raises `PreflightError` if the phase cannot train the model. Returns its scheduler and its optimizer, for
     parameters without memory."""
     phase = config.phases[name]
@@ -198,18 +208,8 @@ def _check_phase(config: Config, name: str, model: nn.Module, world_size: int) -
         raise PreflightError(Fault(what="a phase cannot end by its metric without a validation set",
                                    where=f"phases.{name}.{ends}", given=f"{ends}: {getattr(phase, ends):g}",
                                    remedy=f"Set data.validation, or {ends}: null."))
-    size = phase.batch_size or config.batch_size
-    count = config.virtual_ranks or world_size
-    shares = [len(shard(size, rank, count)) for rank in range(count)]
-    smallest = min(len(part) for one in shares for part in micro_batches(one, config.micro_batch_size or one))
-    frozen_inside = {inner for module in frozen.modules for inner in module.modules()}
-    if smallest == 1 and any(isinstance(module, nn.BatchNorm1d) and module not in frozen_inside
-                             for module in model.modules()):
-        raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time",
-                                   where=f"phases.{name}.batch_size" if phase.batch_size else "batch_size",
-                                   given=f"a batch of {size} on {count} ranks, in parts of at most "
-                                         f"{config.micro_batch_size or max(shares)}",
-                                   remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
+    check_norms(config, name, model, {inner for module in frozen.modules for inner in module.modules()}, world_size,
+                device)
     optimizer = build_optimizer(phase, name, model, trained)
     check_optimizer(optimizer, name)
     check_average(phase, name, model, optimizer)
@@ -280,7 +280,7 @@ def main() -> None:
         faults += gpu_faults(found, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     try:
         facts = preflight(config, world_size=topology["nodes"] * topology["ranks_per_node"],
-                          checkpoint=newest_checkpoint(Path(question["run"])))
+                          device=topology["device"], checkpoint=newest_checkpoint(Path(question["run"])))
         facts["versions"] = preflight_versions(config.precision, cuda=cuda, here=here,
                                                gpus=found.devices if found else ()).as_json()
     except PreflightError as error:

@@ -169,7 +169,7 @@ def _compare_gradients(live: PhaseRunner, resumed: PhaseRunner, batch: Batch, no
     """What the model or the task computes differently after a resume. Gives both the same gradients."""
     gradients = [one.grad for one in live.trained]
     attributes = [*model_differences(live.model, resumed.model),
-                  *differences(live.loss.task, resumed.loss.task, "task")]
+                  *differences(live.gradients.loss.task, resumed.gradients.loss.task, "task")]
     if _are_same(gradients, [one.grad for one in resumed.trained]):
         if attributes:
             notes.append("a checkpoint does not hold this state of the model or the task; if it matters, register it "
@@ -247,7 +247,8 @@ def _rehearse_ranks(config: Config, sets: Sets, model: nn.Module, task: Task, ba
 def _step_and_evaluate(config: Config, sets: Sets, model: nn.Module, task: Task, batch: Batch, world: World) -> None:
     config = dataclasses.replace(config, virtual_ranks=config.virtual_ranks and world.size)
     runner = build_phase_runner(config, len(config.phases) - 1, model, task, world, build_forward(config, world.device))
-    runner.batch_size = runner.loss.batch_size = world.size * len(batch.positions)
+    gradients = runner.gradients
+    runner.batch_size = gradients.batch_size = gradients.loss.batch_size = world.size * len(batch.positions)
     _backward(runner, batch, 0)
     runner.settle(runner.update())
     compare_ranks(model, world, 1)

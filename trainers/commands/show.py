@@ -44,11 +44,13 @@ from drumbeat.trainers.build import (
 from drumbeat.trainers.build_transforms import build_transforms
 from drumbeat.trainers.commands.flops_and_memory import SAMPLES, memory, outputs_and_flops, tensors
 from drumbeat.trainers.commands.shown_groups import groups_table
+from drumbeat.trainers.commands.shown_schedules import schedule_lines
 from drumbeat.trainers.commands.smoke_test import error_text
 from drumbeat.trainers.contact_sheet import CPU, draw_sheet, training_fetcher
 from drumbeat.trainers.facts import facts_of, with_facts
 from drumbeat.trainers.forward import Forward, call
 from drumbeat.trainers.freezing import frozen_parts, trainable
+from drumbeat.trainers.micro_batches import largest
 from drumbeat.trainers.model_and_task import modules_of, with_task
 from drumbeat.trainers.position import build_schedules, with_phase_values
 from drumbeat.trainers.starting_weights import check_fitting
@@ -83,6 +85,7 @@ def show(config: Config, sheet: Path) -> list[str]:
                   f"forward    {_metric(flops, 'FLOPs')} for each sample",
                   "", *_table(config, model, shapes), "", *_memory(config, model, inputs, mode, forward)]
     lines += groups_table(config, model)
+    lines += ["", *schedule_lines(config)]
     lines += ["", _sheet(config, sets, sheet) if sets else f"not shown  samples: {no_data}"]
     return lines
 
@@ -201,22 +204,25 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     gpus = torch.cuda.device_count() if config.launch.gpus is None else config.launch.gpus
     ranks = (config.launch.nodes or 1) * (gpus or config.launch.procs)
     parameters = trainable(model)
-    rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", "activations", "total")]
+    averages = any(phase.average for _, phase in _phases(config))
+    rows: list[Sequence[str]] = [("phase", "batch", "weights", "gradients", "optimizer", *["average"] * averages,
+                                  "activations", "total")]
     for name, phase in _phases(config):
         mine = shard(phase.batch_size or config.batch_size, 0, config.virtual_ranks or ranks)
-        batch = max(map(len, micro_batches(len(mine), config.micro_batch_size or len(mine))))
+        batch = max(map(len, micro_batches(len(mine), largest(config.micro_batch_size, len(mine)))))
         try:
             with mode:
                 needed = memory(model, parameters, phase, name, inputs, forward.autocast(), batch)
         except Exception as error:  # an optimizer or a model of the user's may raise anything
-            rows.append((name, str(batch), f"unknown: {type(error).__name__}", "", "", "", ""))
+            rows.append((name, str(batch), f"unknown: {type(error).__name__}", "", "", *[""] * averages, "", ""))
             continue
         rows.append((name, str(batch), *(_metric(one, "B") for one in (
-            needed.weights, needed.gradients, needed.optimizer, needed.activations, needed.total))))
+            needed.weights, needed.gradients, needed.optimizer, *[needed.average] * averages, needed.activations,
+            needed.total))))
     precision = "bfloat16" if forward.bf16 else "float16" if forward.fp16 else "float32"
     return [f"memory     of each of {ranks} ranks, for one micro-batch" if ranks > 1 else
             "memory     of one rank, for one micro-batch",
-            *aligned(rows, right=set(range(1, 7))),
+            *aligned(rows, right=set(range(1, len(rows[0])))),
             hang(" " * 11, f"Activations: tensors that autograd saves for the batch, measured with 2 and {SAMPLES} "
                            f"samples in {precision}. The memory of the libraries is not included.")]
 

@@ -19,9 +19,15 @@ def virtual_rank_faults(config: Config, task: Task | None, model: nn.Module | No
     if isinstance(task, WholeBatchLoss):
         faults.append(Fault(what="a loss of the whole batch needs the outputs of all virtual ranks at once",
                             where="task", given=given, remedy="Set virtual_ranks: null, or use a task with `losses`."))
+    if config.micro_batch_size == "auto":
+        faults.append(Fault(what="how much fits into memory depends on the device, and the bits on how much is "
+                                 "computed at once", where="micro_batch_size",
+                            given=f"{given}, micro_batch_size: auto",
+                            remedy="Configure a number: micro_batch_size=N"))
     names = [name for name, one in model.named_modules() if isinstance(one, nn.SyncBatchNorm)] if model else []
-    if names:
+    if names or config.sync_batchnorm:
         faults.append(Fault(what="SyncBatchNorm computes the statistics of the real ranks, whose number may change",
-                            where="model", given=f"{given}, {names[0]}",
+                            where="sync_batchnorm" if config.sync_batchnorm else "model",
+                            given=f"{given}, {'sync_batchnorm: true' if config.sync_batchnorm else names[0]}",
                             remedy="Use BatchNorm, which normalizes by virtual rank, or set virtual_ranks: null."))
     return faults

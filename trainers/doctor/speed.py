@@ -20,6 +20,7 @@ from drumbeat.data.text import padding_waste
 from drumbeat.trainers.build import Sets, build_stream, image_set
 from drumbeat.trainers.contact_sheet import training_fetcher
 from drumbeat.trainers.doctor.throughput import decode, mean_size, rate, step_rate
+from drumbeat.trainers.micro_batches import largest
 
 TRIED = 16
 """Samples of the step that is timed first."""
@@ -35,7 +36,7 @@ def rank_batch(config: Config) -> int:
     gpus = torch.cuda.device_count() if config.launch.gpus is None else config.launch.gpus
     ranks = min(size, config.virtual_ranks or (config.launch.nodes or 1) * (gpus or config.launch.procs))
     part = len(shard(size, ranks - 1, ranks))
-    return len(micro_batches(part, config.micro_batch_size or part)[-1])
+    return len(micro_batches(part, largest(config.micro_batch_size, part))[-1])
 
 
 def speed_facts(config: Config, sets: Sets) -> Iterator[tuple[str, str]]:

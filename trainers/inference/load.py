@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import damage, find_checkpoint
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.schema import Config
-from drumbeat.trainers.build import place_model
+from drumbeat.trainers.build import build_task, place_model
 from drumbeat.trainers.checkpoints.state import load_weights
 from drumbeat.trainers.checkpoints.tensors import read_tensors
 from drumbeat.trainers.facts import with_facts
@@ -51,6 +52,15 @@ def good_checkpoint(run: RunDir, which: str | None) -> tuple[Path, str]:
 def training_set(path: Path) -> dict[str, Any]:
     """The description of the training set in a checkpoint: its "classes" or "value_names", and its "facts"."""
     return CheckpointState.require(path / "state.json").progress.data
+
+
+def task_without_sets(config: Config, path: Path) -> Task:
+    """The task, with the names of the classes or values in a checkpoint, for which no set is read. Raises
+    `PreflightError`."""
+    data = training_set(path)
+    names = {"classes": data.get("classes"), "values": data.get("value_names")}
+    known = {name: value for name, value in names.items() if value}
+    return build_task(dataclasses.replace(config, task=known | config.task), None)
 
 
 def load_model(config: Config, path: Path, device: torch.device, task: Task) -> nn.Module:

@@ -21,9 +21,8 @@ from drumbeat.data.text import Texts
 from drumbeat.trainers.build import build_sets, build_task, image_set
 from drumbeat.trainers.build_transforms import build_transforms, fused_transforms
 from drumbeat.trainers.inference.inputs import ImageFormat, TextFormat
-from drumbeat.trainers.inference.load import training_set
+from drumbeat.trainers.inference.load import task_without_sets, training_set
 from drumbeat.trainers.kept_vocabulary import kept_vocabulary
-from drumbeat.trainers.target import instantiate
 from drumbeat.trainers.tasks import Task
 
 
@@ -82,8 +81,7 @@ def _without_data(config: Config, path: Path, error: PreflightError) -> Preproce
     data = training_set(path)
     given, found = node.get("depth", "auto"), data.get("facts", {}).get("depth")
     between, frame = node.get("value_range"), node.get("frame")
-    names = {"classes": data.get("classes"), "values": data.get("value_names")}
-    task = instantiate({**{name: value for name, value in names.items() if value}, **config.task}, "task")
+    task = task_without_sets(config, path)
     if vocabulary is not None:
         length = node.get("length")
         texts = TextFormat(vocabulary, length, node.get("max_length") if length is None else length)

@@ -7,7 +7,7 @@ JavaScript library would need a script, and the page has none and is read offlin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import cycle
@@ -43,6 +43,8 @@ class Chart:
     """Whether the scale is logarithmic if the largest value is at least ten times the smallest."""
     best: int | None = None
     """A step to mark."""
+    colours: Mapping[str, int] | None = None
+    """The number of each curve's colour, 0 to 5; None for those of a report of one run."""
 
     @property
     def last(self) -> int:
@@ -111,8 +113,8 @@ def draw(chart: Chart, phases: Sequence[tuple[str, int, int]], last: int) -> str
     if chart.best is not None:
         marks.append(f'<line class="best" x1="{x(chart.best):.1f}" x2="{x(chart.best):.1f}" y1="{TOP}" '
                      f'y2="{HEIGHT - BOTTOM}"/>')
-    marks += [_curve(points, x, y, f"c{colour}")
-              for points, colour in zip(curves.values(), colours(curves), strict=True)]
+    numbers = chart.colours or dict(zip(curves, colours(curves), strict=True))
+    marks += [_curve(points, x, y, f"c{numbers[name]}") for name, points in curves.items()]
     marks += [_curve(points, x, y, "source") for points in source.values()]
     marks += _columns(chart, curves | {f"source, {name}": points for name, points in source.items()}, x)
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_alt_text(chart))}">'

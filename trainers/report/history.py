@@ -8,9 +8,10 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.files import read_end
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.manifest import checkpoint_path, linked_checkpoint, progress_at, saved_steps
 from drumbeat.configs.run.profile_records import Profile
 from drumbeat.configs.run.rank_records import RankTimes, SlowRank

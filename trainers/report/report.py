@@ -1,12 +1,13 @@
 """A run as one self-contained HTML file, to read offline, mail or print.
 
-    python -m drumbeat.trainers.report.report RUN FILE      what `drumbeat report RUN` runs
+    python -m drumbeat.trainers.report.report RUN FILE      what `drumbeat report RUN` runs; a sweep is a page, too
 
 Everything is read from the run's folder, in any state of the run; what does not exist yet is left out.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from drumbeat.configs.run.files import read_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.rank_records import StartingWeights
 from drumbeat.configs.run.records import Heartbeat
+from drumbeat.configs.run.sweep import SweepDir
 from drumbeat.configs.run.versions import LABELS, AttemptVersions
 from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
@@ -48,6 +50,7 @@ from drumbeat.trainers.report.history import (
 )
 from drumbeat.trainers.report.range_test import range_test
 from drumbeat.trainers.report.reference import epochs, reference_curves, reference_table
+from drumbeat.trainers.report.sweep import sweep_page
 
 COLOURS = {"finished": "good", "failed": "bad", "running": "busy", "pending": "busy"}
 """The colour of a state; all others are "odd"."""
@@ -143,7 +146,8 @@ def _facts(view: View, config: Config) -> Iterator[tuple[str, str]]:
     yield "ended early", "; ".join(end.text for end in result.ended) if result else ""
     yield "samples seen", f"{result.samples_seen:,}" if result else ""
     yield "samples skipped", f"{result.samples_skipped:,}" if result and result.samples_skipped else ""
-    yield "steps skipped", f"{result.steps_skipped:,} (NaN or Inf)" if result and result.steps_skipped else ""
+    reason = "NaN or Inf, also by the scale of fp16" if config.precision == "fp16" else "NaN or Inf"
+    yield "steps skipped", f"{result.steps_skipped:,} ({reason})" if result and result.steps_skipped else ""
     yield "SHA-256 of the weights", result.weights_sha256 if result else ""
     yield "exactness", exactness(view.changes)
     yield "determinism", claim(view.run)
@@ -177,13 +181,13 @@ def _page(run: RunDir) -> str:
 
 def main(folder: str, file: str) -> int:
     """Writes the page, and prints where it is."""
-    run, out = RunDir(Path(folder)), Path(file)
+    run, sweep, out = RunDir(Path(folder)), SweepDir(Path(folder)), Path(file)
     try:
         if out.is_dir():
             raise RunError(Fault(what="the report is a file, but this is a folder", where=str(out),
                                  remedy=f"For example: --out {short(out / 'report.html')}"))
         with Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr)).status("reading the run ..."):
-            text = visible(_page(run))
+            text = visible(sweep_page(sweep) if os.path.lexists(sweep.record) else _page(run))
         try:
             with replacing(out) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -47,7 +47,8 @@ IN_BODY = Progress(step=9, phase=1, phase_step=2)
 def test_every_key_has_a_rule_and_every_rule_a_key() -> None:
     keys = [key for key, _ in leaves(plain(config()))]
     more = ["phases.head.optimizer.lr", "phases.head.scheduler.gamma", "data.mix.alpha", "data.root",
-            "reference.curves", "initialize.weights", "phases.head.average._target_", "phases.head.groups.norms.match"]
+            "reference.curves", "notify.on", "initialize.weights", "phases.head.average._target_",
+            "phases.head.groups.norms.match"]
     used = {rule_of(key) for key in [*keys, *more]}
     assert [rule.keys for rule in RULES if rule not in used] == ["phases.*"]
     assert rule_of("phases.new").effect == "later"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.determinism import claim, operations, record
+from drumbeat.configs.run.determinism import Operation, claim, operations, record
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import Operation
 from tests.runs import write_plan
 
 

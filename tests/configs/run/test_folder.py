@@ -13,7 +13,7 @@ from pathlib import Path
 from drumbeat.configs.layers import ROOT
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import RankError, Status, StopRequest
+from drumbeat.configs.run.records import Status
 
 CLAIM = """
 import sys
@@ -124,17 +124,3 @@ def test_a_status_says_which_attempt_it_is_of_and_when(tmp_path: Path) -> None:
     status = Status.require(run.status)
     assert (status.state, status.attempt, status.verdict) == ("pending", -1, "")
     assert abs(status.time - time.time()) < 10
-
-
-def test_the_first_reason_to_stop_stands(tmp_path: Path) -> None:
-    attempt = RunDir(tmp_path).claim_attempt()
-    attempt.request_stop("stopped")
-    attempt.request_stop("time limit")
-    assert StopRequest.require(attempt.stop).reason == "stopped"
-
-
-def test_errors_of_ranks_come_in_the_order_they_happened(tmp_path: Path) -> None:
-    attempt = RunDir(tmp_path).claim_attempt()
-    for rank, moment in ((0, 2.0), (11, 1.0)):
-        RankError(rank=rank, node="n1", type="ValueError", message="", step=0, time=moment).write(attempt.error(rank))
-    assert [error.rank for error in attempt.errors()] == [11, 0]

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run import bad_nodes, checkpoint_records, code_records, plan, records, versions
+from drumbeat.configs.run import (
+    bad_nodes,
+    checkpoint_records,
+    code_records,
+    determinism,
+    plan,
+    records,
+    tracker_records,
+    versions,
+)
 from drumbeat.configs.run.bad_nodes import BadNode
 from drumbeat.configs.run.checkpoint_records import (
     CheckpointFormat,
@@ -24,6 +33,7 @@ from drumbeat.configs.run.checkpoint_records import (
     Span,
 )
 from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
+from drumbeat.configs.run.determinism import Operation
 from drumbeat.configs.run.files import DamagedError, write_json
 from drumbeat.configs.run.plan import Allocation, JobPlan, Topology
 from drumbeat.configs.run.rank_records import Imports
@@ -37,7 +47,6 @@ from drumbeat.configs.run.records import (
     Next,
     NodeDown,
     NodeUp,
-    Operation,
     Outcome,
     RankError,
     Result,
@@ -47,6 +56,7 @@ from drumbeat.configs.run.records import (
     StopRequest,
     Verdict,
 )
+from drumbeat.configs.run.tracker_records import Forwarded
 from drumbeat.configs.run.versions import AttemptVersions, Versions
 from drumbeat.configs.site import Site
 
@@ -96,13 +106,14 @@ ALL = [
     EvaluationMetrics(run="20260101-000000-aaaaa", split="test", checkpoint="best weights", step=3, samples=4,
                       unreadable=0, kind="classification", metrics={"loss": 0.5}, classes=[{"name": "cat"}],
                       confusion=[[1, 0], [2, 1]]),
+    Forwarded(rows=7, step=60, state="done", error="ConnectionError: refused", since=1.0, time=2.0),
     VERSIONS, AttemptVersions(versions=VERSIONS, changes=("torch 2.14.1 at the checkpoint, 2.15.0 now",)),
     TREE,
     CodeSnapshot(trees=(TREE,), home="drumbeat/src", folder="lab", python_path=("lab/src",), time=1.0),
     TOPOLOGY, ALLOCATION,
     JobPlan(run_dir="/runs/x", name="x", backend="here", topology=TOPOLOGY, site=Site(partition="gpu", sbatch={"a": 1}),
             environment={"OMP_NUM_THREADS": "8"}, folder="/home/me", restarts=3, allocation=ALLOCATION,
-            python="/bin/python", versions=VERSIONS),
+            python="/bin/python", versions=VERSIONS, trackers=("mlflow",), notify=("failed",)),
 ]
 
 
@@ -125,7 +136,7 @@ def test_what_was_written_is_read_back(tmp_path: Path, record: Record) -> None:
 
 
 def test_every_record_is_tried() -> None:
-    modules = (records, bad_nodes, checkpoint_records, code_records, plan, versions)
+    modules = (records, bad_nodes, checkpoint_records, code_records, determinism, plan, tracker_records, versions)
     defined = {value for module in modules for value in vars(module).values()
                if isinstance(value, type) and issubclass(value, Record)} - {Record}
     assert {type(record) for record in ALL} == defined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumbeat.configs.run.folder import Attempt
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.records import RankError
 
 REPORT = """\

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep, NodeDown, NodeUp, RankError, Saved, Verdict
+from drumbeat.launch.attempts.blame import lost
 from drumbeat.launch.attempts.cause import cause
 from drumbeat.launch.attempts.verdict import verdict_of
 from tests.launch.attempts.failures import error
@@ -211,3 +213,18 @@ def test_a_run_that_has_ended_well_blames_nobody(run: RunDir) -> None:
     FirstStep(resumed_from=0).write(attempt.first_step)
     Saved(state="finished", step=7).write(attempt.saved)
     assert verdict(run, attempt).bad_nodes == {}
+
+
+def test_the_nodes_without_which_an_attempt_may_succeed(run: RunDir) -> None:
+    """Those whose launchers are silent or do not connect, if the first one could listen; and what has failed again."""
+    attempt = run.claim_attempt()
+    AttemptStart(job="7", nodes=("n1", "n2", "n3", "n4"), address="n1", port=1).write(attempt.launch)
+    assert lost(attempt, []) == {}
+    assert lost(attempt, ["n4"]) == {3: "n4"}
+    NodeUp(host="n2", connection_error="").write(attempt.node_up(1))
+    NodeUp(host="n3", connection_error="no route to host").write(attempt.node_up(2))
+    attempt.report(0, NodeDown(exit_code=1, host="n1", message="n3 does not reach n1"))
+    NodeUp(host="n1", connection_error="Address already in use").write(attempt.node_up(0))
+    assert lost(attempt, []) == {}
+    NodeUp(host="n1", connection_error="").write(attempt.node_up(0))
+    assert lost(attempt, []) == {2: "n3", 3: "n4"}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError
 from drumbeat.launch.attempts.hang import find_hang
 

@@ -9,7 +9,16 @@ import pytest
 
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.records import FirstStep, NodeDown, RankError, Saved, Verdict
+from drumbeat.configs.run.records import (
+    MORE_NODES,
+    AttemptStart,
+    FirstStep,
+    NodeDown,
+    NodeUp,
+    RankError,
+    Saved,
+    Verdict,
+)
 from drumbeat.launch.attempts.verdict import verdict_of
 from tests.launch.attempts.failures import ABORTED, REPORT, error
 
@@ -244,3 +253,24 @@ def test_a_stop_whose_save_failed_says_why(run: RunDir) -> None:
     assert verdict_of(run, attempt, restarts=3).message == (
         "stopped without saving: as asked; there is no checkpoint; "
         "rank 1 on n2 ran out of disk space at step 9: OSError: [Errno 28] No space left on device")
+
+
+def test_a_run_goes_on_without_nodes_that_failed_if_it_can_do_with_fewer(run: RunDir) -> None:
+    """However often: that is no failure of the run."""
+    for _ in range(3):
+        attempt = run.claim_attempt()
+        AttemptStart(job="7", nodes=("n1", "n2", "n3"), address="n1", port=1, on_slurm=True).write(attempt.launch)
+        for place in range(3):
+            NodeUp(host=f"n{place + 1}").write(attempt.node_up(place))
+        attempt.report(1, NodeDown(exit_code=1, host="n2", message="GPU 1 is lost", check="failed"))
+        for spare, following in ((0, "requeue"), (1, "restart"), (2, "restart")):
+            verdict = verdict_of(run, attempt, restarts=1, spare=spare)
+            assert (verdict.next, verdict.left_out) == (following, (1,) * (spare > 0))
+        assert verdict.message == "GPU 1 is lost; there is no checkpoint; the run goes on without n2"
+        verdict.write(attempt.verdict)
+
+
+def test_a_run_that_is_ended_for_more_nodes_restarts_in_place(run: RunDir) -> None:
+    verdict = stop(run, MORE_NODES, slurm="terminated", saved=4)
+    assert (verdict.next, verdict.message) == ("restart", "stopped at step 4: more nodes can take part")
+    assert stop(run, MORE_NODES, slurm="cancelled", saved=4).next == "leave"

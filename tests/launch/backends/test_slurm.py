@@ -33,6 +33,9 @@ CASES = {
                                           sbatch={"mail-user": "me@example.org", "requeue": False})),
     "memory_of_cores": (["launch.gpus=0", "launch.procs=2"], Site(mem_gb_per_cpu=2.5)),
     "two_nodes": (["launch.gpus=4", "launch.nodes=2", "launch.cpus_per_rank=6"], SITE),
+    "one_to_two_nodes": (["launch.gpus=4", "launch.nodes=2", "launch.min_nodes=1"], Site()),
+    "two_nodes_not_requeued": (["launch.gpus=4", "launch.nodes=2", "launch.min_nodes=1"], Site(
+        sbatch={"requeue": False})),
 }
 
 

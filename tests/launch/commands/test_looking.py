@@ -37,7 +37,7 @@ Look = Callable[[str], str]
 KEY = "PRIVATE-KEY-OF-THE-READER"
 SECRET = "value-of-AWS_SECRET_ACCESS_KEY"
 LOOKING = ["ls", "ls --json", "status {}", "status {} --json", "why {}", "logs {}", "logs {} --all", "logs {} --errors",
-           "checkpoints {}", "checkpoints {} --json", "export {} out.pt", "export {} out.safetensors --last",
+           "checkpoints {}", "checkpoints {} --json", "export {} out.pt", "export {} out.safetensors --checkpoint last",
            "verify {}", "report {} --out out.html"]
 HOSTILE = CONFIG.replace("model: {_target_: tests.tiny.Net}", """\
 model: {_target_: tests.tiny.Net, a: "${oc.env:AWS_SECRET_ACCESS_KEY}",

@@ -21,13 +21,20 @@ ROOT = Path(__file__).parents[3]
 LAUNCHER = """
 import sys
 from pathlib import Path
+import drumbeat.launch.node.handshake
 import drumbeat.launch.node.idle_gpus
 import drumbeat.launch.node.launcher
+import drumbeat.launch.node.members
 import drumbeat.launch.node.time_limit
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 drumbeat.launch.node.launcher.FIRST_NODE_TIMEOUT = float(sys.argv[4])
+drumbeat.launch.node.handshake.TIMEOUT = float(sys.argv[5])
+if drumbeat.launch.node.handshake.TIMEOUT < 60:
+    drumbeat.launch.node.launcher.DOWN_TIMEOUT = 1.0
 drumbeat.launch.node.launcher.EXIT_TIMEOUT = 0.5
+drumbeat.launch.node.launcher.WIDEN_SECONDS = 0.0
+drumbeat.launch.node.members.CHECK_SECONDS = 0.1
 drumbeat.launch.node.idle_gpus.CHECK_SECONDS = 0.2
 drumbeat.launch.node.time_limit.SUSPENDED_SECONDS = drumbeat.launch.node.time_limit.REQUEUE_SECONDS = 1.0
 run = RunDir(Path(sys.argv[1]))
@@ -44,27 +51,34 @@ class Stage:
     """A run with the fake torchrun, and its launchers."""
 
     def __init__(self, folder: Path, *, nodes: int = 1, ranks_per_node: int = 2, restarts: int = 3,
-                 device: Literal["cpu", "cuda"] = "cpu", idle_gpu_minutes: float | None = None) -> None:
+                 device: Literal["cpu", "cuda"] = "cpu", idle_gpu_minutes: float | None = None,
+                 min_nodes: int | None = None, connect_seconds: float = 120.0) -> None:
         self.run = RunDir(folder / "run")
         self.nodes, self.ranks = nodes, nodes * ranks_per_node
+        self.connect_seconds = connect_seconds
         (self.run.path / "fake").mkdir(parents=True)
-        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device=device, cpus_per_rank=1)
+        topology = Topology(nodes=nodes, ranks_per_node=ranks_per_node, device=device, cpus_per_rank=1,
+                            min_nodes=min_nodes)
         write_plan(self.run, topology=topology, restarts=restarts, idle_gpu_minutes=idle_gpu_minutes,
                    python=fake_torchrun.install(folder))
         self.launchers: list[subprocess.Popen[str]] = []
         self.seen: set[int] = set()
 
-    def launch(self, *nodes: int, job: str = "7", end: float = float("inf"), patience: float = 60.0) -> None:
+    def launch(self, *nodes: int, job: str = "7", end: float = float("inf"), patience: float = 60.0,
+               named: bool = False) -> None:
         """Starts the launchers of these nodes; of all where none is given. They wait for the first one for so many
-        seconds."""
+        seconds. If they are `named`, each node has a name, which is its address: 127.0.0.1, 127.0.0.2, ..."""
+        names = [f"127.0.0.{node + 1}" for node in range(self.nodes)]
         for node in nodes or range(self.nodes):
             self.launchers.append(subprocess.Popen(
-                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end), str(patience)], cwd=ROOT,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"SLURM_JOB_ID": job}))
+                [sys.executable, "-c", LAUNCHER, str(self.run.path), str(node), str(end), str(patience),
+                 str(self.connect_seconds)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env=os.environ | {"SLURM_JOB_ID": job} | ({
+                    "SLURMD_NODENAME": names[node], "SLURM_JOB_NODELIST": ",".join(names)} if named else {})))
 
-    def up(self, attempt: int = 0) -> dict[str, int]:
-        """Waits until an attempt is up; who is who."""
-        names = {f"{name}{rank}" for rank in range(self.ranks) for name in ("rank", "helper")}
+    def up(self, attempt: int = 0, ranks: int | None = None) -> dict[str, int]:
+        """Waits until an attempt is up, on so many ranks; who is who."""
+        names = {f"{name}{rank}" for rank in range(ranks or self.ranks) for name in ("rank", "helper")}
         until(lambda: names <= fake_torchrun.pids(self.run.path, attempt).keys())
         pids = fake_torchrun.pids(self.run.path, attempt)
         self.seen |= set(pids.values())

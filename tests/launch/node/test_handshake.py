@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, NodeUp
 from drumbeat.launch.node import handshake as meeting
 from drumbeat.launch.node.handshake import handshake, write_secret

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import Topology
 from drumbeat.configs.run.rank_records import IdleGpus
 from drumbeat.configs.run.records import Status, StopRequest, Verdict

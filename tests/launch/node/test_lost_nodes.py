@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.bad_nodes import remember, remembered
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, NodeDown, Verdict
 from drumbeat.launch.node.lost_nodes import LOST, remember_nodes, with_lost_nodes
 from tests.launch.fake_slurm import programs

@@ -47,12 +47,20 @@ def test_ranks_and_cores(tmp_path: Path, assignments: list[str], backend: str, c
                                        "batch_size 10 is smaller than the world size, 13"]),
     (["launch.nodes=2", "launch.gpus=6"], "slurm", 0, ["batch_size 10 is smaller than the world size, 12"]),
     (["launch.gpus=2"], "local", 0, ["this machine has no GPU"]),
+    (["launch.procs=4", "virtual_ranks=3"], "local", 0, ["3 virtual ranks cannot be divided among 4 ranks"]),
+    (["virtual_ranks=11", "deterministic=false", "compile={mode: max-autotune}"], "local", 0, [
+        "phases.finetune.batch_size 10 is smaller than the number of virtual ranks",
+        "the same bits at any number of ranks need deterministic kernels",
+        "torch.compile chooses kernels by the shapes that it has seen before, and which those are depends on the "
+        "number of ranks", "torch.compile chooses kernels by their measured speed"]),
     (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
     (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
     (["launch.nodes=2"], "local", 0, ["more than one node needs a cluster"]),
     (["launch.nodes=2", "launch.gpus=8"], "local", 0, [
         "batch_size 12 is smaller than the world size, 16", "batch_size 10 is smaller than the world size, 16",
         "this machine has no GPU", "more than one node needs a cluster"]),
+    (["launch.gpus=2", "launch.nodes=2", "launch.min_nodes=3"], "slurm", 0, [
+        "the run cannot have at least 3 nodes: it has 2 at most"]),
     ([], "slurm", 4, ["the number of GPUs on each node is not given"]),
 ])
 def test_resources_that_cannot_be_provided(tmp_path: Path, assignments: list[str], backend: str, gpus: int,
@@ -60,6 +68,13 @@ def test_resources_that_cannot_be_provided(tmp_path: Path, assignments: list[str
     with pytest.raises(LaunchError) as error:
         plan(tmp_path, *assignments, backend=backend, gpus=gpus)  # type: ignore[arg-type]
     assert [fault.what for fault in error.value.faults] == whats
+
+
+@pytest.mark.parametrize(("least", "planned"), [("1", 1), ("2", 2), ("3", None), ("null", None)])
+def test_the_least_number_of_nodes(tmp_path: Path, least: str, planned: int | None) -> None:
+    """If it is all of them, the run needs all."""
+    found = plan(tmp_path, "launch.gpus=2", "launch.nodes=3", f"launch.min_nodes={least}", backend="slurm").topology
+    assert (found.nodes, found.min_nodes, found.least_nodes) == (3, planned, planned or 3)
 
 
 def test_as_many_ranks_as_samples_is_enough(tmp_path: Path) -> None:

@@ -268,3 +268,14 @@ def test_a_run_computes_what_was_submitted_whatever_is_edited_meanwhile(tmp_path
         results.append(Result.require(latest(folder).result))
     assert len(list(latest(tmp_path / "edited").attempts.iterdir())) >= 3
     assert results[0] == results[1]
+
+
+def test_the_code_of_a_trial_is_beside_it(tmp_path: Path) -> None:
+    """Until it gets newer code of its own."""
+    for folder in ("code", "run/code-2"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "code" / "snapshot.json").touch()
+    run = tmp_path / "run"
+    assert (newest_code(run), next_code(run)) == (tmp_path / "code", run / "code")
+    (run / "code-2" / "snapshot.json").touch()
+    assert (newest_code(run), next_code(run)) == (run / "code-2", run / "code-3")

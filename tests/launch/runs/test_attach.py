@@ -139,7 +139,7 @@ def test_log_progress_and_result(run: RunDir) -> None:
                           "           run running")
     for line in (LINE, "head  step 9  [validation]"):
         assert terminal.shows(f"{line}\r\n"), "above the bar, which is drawn again below it"
-    assert terminal.shows("finished   42 steps, 454 samples (4 past the end of a phase, in its last batch)\r\n"
+    assert terminal.shows("finished   42 steps, 454 samples (4 past the end of an epoch, in its last batch)\r\n"
                           "best       accuracy 0.9000 (step 37, head)\r\n")
     assert terminal.shows(f"drumbeat evaluate {ID} --split validation\r\n")
     assert not terminal.shows("a warning of torch's")

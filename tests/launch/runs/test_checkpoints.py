@@ -26,6 +26,7 @@ def test_checkpoints_with_eight_metrics_fit_80_columns(run: RunDir, capsys: pyte
     for step in (1_000_000, 990_000):
         folder = run.checkpoints / f"step-{step:08d}"
         folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
         progress = Progress(step=step, last={"step": step, "phase": "head", **EIGHT})
         CheckpointState(progress=progress).write(folder / "state.json")
     assert main(["checkpoints", str(run.path)]) == 0
@@ -72,11 +73,12 @@ def test_what_the_newest_one_keeps_is_marked(run: RunDir) -> None:
     for step in (3, 6, 9):
         save(run, step, b"weights")
     write_text(checkpoint_path(run, 9) / "state.json", json.dumps(CheckpointState(progress=Progress(
-        step=9, kept=(3,), best={"step": 6})).as_json()))
+        step=9, kept=(3,), best={"step": 6}, top=({"step": 6}, {"step": 3}))).as_json()))
     (run.checkpoints / "best").symlink_to("step-00000006")
     assert [(one["step"], one["kept"], one["best"]) for one in facts(run)] == [
-        (9, False, False), (6, True, True), (3, True, False)]
-    assert [line.split()[-2:] for line in checkpoints_text(run).splitlines()[2:4]] == [["ok,", "best"], ["ok,", "kept"]]
+        (9, [], False), (6, ["keep_best"], True), (3, ["keep_best", "keep_every_epochs"], False)]
+    assert [line.partition(" ok, ")[2] for line in checkpoints_text(run).splitlines()[2:4]] == [
+        "best", "keep_best, keep_every_epochs"]
 
 
 def test_metrics_of_other_weights_are_not_shown(run: RunDir) -> None:

@@ -179,7 +179,7 @@ def test_links_are_not_followed(run: RunDir, tmp_path: Path) -> None:
 
 
 def test_replays_that_were_killed_go(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    """One at work has its folder locked."""
+    """One that is running has its folder locked."""
     folders = [run.all_runs / ".replays" / name for name in ("dead", "alive")]
     for folder in folders:
         replay = RunDir(folder / "tiny" / "20260101-120000-abcde")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, FirstStep, Next, Outcome, State, Status, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.goodput import effective_ratio, goodput, text

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from drumbeat.configs.errors import LaunchError, RunError
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.profile_records import Profile, ProfileRequest
 from drumbeat.configs.run.records import Result, State
 from drumbeat.launch.commands.main import main

@@ -77,7 +77,7 @@ def test_an_error_of_the_machine_is_not_one_of_the_code(run: RunDir, kind: str, 
 
 
 @pytest.mark.parametrize(("micro", "option"), [
-    ("null", " micro_batch_size=3"), ("4", " micro_batch_size=2"), ("1", "")])
+    ("null", " micro_batch_size=3"), ("4", " micro_batch_size=2"), ("1", ""), ("auto", "")])
 def test_too_little_memory_is_answered_with_smaller_parts(run: RunDir, micro: str, option: str) -> None:
     """Of a batch of 12 on two ranks."""
     run.config.write_text(load(write_config(run.path), [f"micro_batch_size={micro}"]).as_yaml())

@@ -13,7 +13,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.rank_records import Imports, RankTimes, SlowRank
-from drumbeat.configs.run.records import RankError, Result, Saved, State, Status
+from drumbeat.configs.run.records import AttemptStart, RankError, Result, Saved, State, Status
 from drumbeat.configs.run.view import View
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.runs.attach import print_end
@@ -113,6 +113,13 @@ def test_the_gpu_of_a_running_run(run: RunDir) -> None:
     assert "GPU             50.0 of 80.0 GiB held by rank 0, tensors 40.0 at most, 93% busy" in text_of(run)
     write_state(run, "stopped")
     assert "GPU" not in text_of(run)
+
+
+def test_how_many_ranks_are_left(run: RunDir) -> None:
+    write_job(run, "slurm", id="17", host="login")
+    assert "\nranks " not in text_of(run)
+    AttemptStart(job="17.0.0", address="n1", port=1, ranks=1).write(run.attempt(0).launch)
+    assert "\nranks           1 of 2: some nodes are left out, or SLURM had no more\n" in text_of(run)
 
 
 def test_a_slow_rank_is_named(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,9 +28,17 @@ def test_the_newest_runs_that_fit_a_screen(listed: list[RunDir], tmp_path: Path)
     lines = [text.plain for text in Watched(Path("runs")).lines(80, 5)]
     assert len(lines) == 5
     assert [line.split()[0] for line in lines] == ["run", "ddddd", "ccccc", "bbbbb", "4"]
-    assert lines[-1] == "4 runs in runs, 1 older ones not shown; Ctrl-C ends this"
+    assert lines[-1] == "4 runs in runs, 1 older not shown; Ctrl-C ends this"
     assert max(map(len, lines)) <= 80
     assert [text.plain for text in Watched(tmp_path / "none").lines(20, 5)] == [f"0 runs in {tmp_path}"[:20]]
+
+
+def test_a_sweep_is_a_row_and_its_trials_are_left_out(listed: list[RunDir]) -> None:
+    row = ("mine", "", "2 of 9", "local", "22%", "", "", "", "", "")
+    watched = Watched(Path("runs"), lambda: ({"20260103-110000-sweep": row}, {listed[0].path}))
+    lines = [text.plain for text in watched.lines(100, 9)]
+    assert [line.split()[0] for line in lines] == ["run", "ddddd", "mine", "ccccc", "bbbbb", "3"]
+    assert lines[-1] == "3 runs and 1 sweep in runs; Ctrl-C ends this"
 
 
 def test_a_damaged_run_is_a_row(listed: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from drumbeat.launch.slurm import client
-from drumbeat.launch.slurm.client import Answer, SlurmUnreachableError, cancel_jobs, job_state, queued, run_slurm, steps
+from drumbeat.launch.slurm.client import (
+    Answer,
+    SlurmUnreachableError,
+    array_tasks,
+    cancel_jobs,
+    job_state,
+    queued,
+    run_slurm,
+    steps,
+)
 from tests.launch.fake_slurm import programs
 
 
@@ -95,3 +104,17 @@ def test_a_job_is_asked_for_on_its_own_cluster(tmp_path: Path, monkeypatch: pyte
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.partition(":")[0] for call in calls] == ["gpu", "", "gpu", "", "gpu"]
     assert calls[2:] == ["gpu: --noheader --jobs 12 --format %T", ": 14", "gpu: 12 13"]
+
+
+def test_the_tasks_of_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comment of an array is the beginning of its runs' ids and the number of task 0."""
+    lines = ["12_3|RUNNING|None|N/A|main|20260102-abcde@1000|/runs/s/submitit/x.sh",
+             "12_[4-9%2]|PENDING|JobArrayTaskLimit|N/A|main|20260102-abcde@1000|/runs/s/submitit/x.sh"]
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue="\n".join(f"echo '{line}'" for line in lines)))
+    assert [job.id for job in queued("20260102-abcde-1003", "12_3")] == ["12_3"]
+    assert queued("20260102-abcde-0003") == []
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue="printf '12_3|x@1000\\n12_4|x@1000\\n13|y\\n'"))
+    assert array_tasks("12;gpu") == {1003, 1004}
+    monkeypatch.setenv("PATH", programs(tmp_path, squeue="echo 'Unable to contact slurm controller' >&2; exit 1"))
+    with pytest.raises(SlurmUnreachableError):
+        array_tasks("12")

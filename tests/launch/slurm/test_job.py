@@ -10,7 +10,7 @@ import pytest
 
 from drumbeat.launch.slurm import client
 from drumbeat.launch.slurm import job as slurm_job
-from drumbeat.launch.slurm.job import SlurmJob
+from drumbeat.launch.slurm.job import SlurmJob, job_name
 
 SHOW = """JobId=7 JobName=tiny UserId=root(0) Priority=4294901755 QOS=(null) JobState={state} Reason={reason} \
 Dependency=(null) Requeue={requeue} Restarts={restarts} BatchFlag={batch} ExitCode=0:0 RunTime=00:00:12 \
@@ -153,3 +153,13 @@ def test_an_answer_that_is_damaged(scontrol: Path, text: str, monkeypatch: pytes
     assert JOB.end_time() == float("inf")
     monkeypatch.setenv("SLURM_JOB_END_TIME", "soon")
     assert JOB.end_time() == float("inf")
+
+
+def test_a_task_of_an_array_has_its_own_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last task has the number of the whole array. An allocation keeps its number."""
+    for name, value in (("JOB_ID", "12"), ("ARRAY_JOB_ID", "12"), ("ARRAY_TASK_ID", "3"),
+                        ("JOB_DEPENDENCY", "afternotok:10_3(unfulfilled)")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    job = SlurmJob.current()
+    assert (job.job, job.previous_job, job_name()) == ("12_3", "10_3", "12_3")
+    assert SlurmJob.current(is_allocation=True).job == "12"

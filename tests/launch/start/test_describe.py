@@ -58,6 +58,7 @@ channels_last: true
 deterministic: true
 recompute: []
 compile: {}
+sync_batchnorm: false
 find_unused_parameters: false
 on_nonfinite: stop
 phases:
@@ -132,6 +133,7 @@ watchdog:
   desync_check_steps: 1000
 launch:
   nodes: null
+  min_nodes: null
   gpus: 0                                 # --gpus
   procs: 3                                # --procs
   cpus_per_rank: null

@@ -47,6 +47,23 @@ def test_resuming_with_other_processes(cluster: Path) -> None:
     assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
 
 
+def test_a_range_of_nodes(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As sbatch writes it; a resume keeps the least number."""
+    assert main([*SUBMIT, "--nodes", "2-3"]) == 0
+    run = only_run(cluster)
+    topology = JobPlan.require(run.plan).topology
+    assert (topology.nodes, topology.min_nodes) == (3, 2)
+    write_state(run, "failed")
+    assert main(["run", "--resume", "small", "--nodes", "4"]) == 0
+    topology = JobPlan.require(run.plan).topology
+    assert (topology.nodes, topology.min_nodes) == (4, 2)
+    capsys.readouterr()
+    for wrong in ("3-2", "-1", "two", "2-", "0-1"):
+        assert main([*SUBMIT, f"--nodes={wrong}"]) == 2
+    assert "'3-2' is neither a number of nodes nor a range of it, such as 1-4" in " ".join(
+        capsys.readouterr().err.split())
+
+
 def test_a_dry_run_may_use_more_gpus_than_there_are(cluster: Path,
                                                               capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "small.yaml", "--gpus", "8", "--dry-run"]) == 0

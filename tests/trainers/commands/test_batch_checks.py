@@ -91,6 +91,7 @@ def test_a_loss_of_the_whole_batch_needs_it(tmp_path: Path) -> None:
     found = message(tmp_path, task)
     assert found.startswith("error: a loss of the whole batch cannot be computed in micro-batches")
     assert "4 of the 6 samples of a rank" in message(tmp_path, task, world_size=2)
+    assert "auto: as many as fit of the 12 samples" in message(tmp_path, task, "micro_batch_size=auto")
     assert preflight(load(write_config(tmp_path), [task, "micro_batch_size=null"]).config, world_size=2)["notes"] == []
     mixed = message(tmp_path, task, "micro_batch_size=null", "data.mix={_target_: drumbeat.data.Mixup}")
     assert mixed.startswith("error: mixed samples need a loss of each sample")

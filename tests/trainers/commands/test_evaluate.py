@@ -85,11 +85,11 @@ def test_values(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("warm_programs")
 def test_the_same_on_two_ranks(images: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     evaluated(images)
-    files = ("metrics.json", "metrics.txt", "predictions.csv")
-    alone = [(folder_of(images) / name).read_text() for name in files]
+    files = ("metrics.json", "metrics.txt", "predictions.csv", "samples.safetensors")
+    alone = [(folder_of(images) / name).read_bytes() for name in files]
     shutil.rmtree(folder_of(images))
     assert main(["evaluate", str(images.path), "--procs", "2"]) == 0
-    assert [(folder_of(images) / name).read_text() for name in files] == alone
+    assert [(folder_of(images) / name).read_bytes() for name in files] == alone
     assert "class  correct" in capfd.readouterr().out
 
 

@@ -55,6 +55,8 @@ def test_plain_weights(run: RunDir, tmp_path: Path, name: str) -> None:
         assert export(run, tmp_path / name, which).startswith(f"wrote the {which} weights, step {value:.0f}, to ")
         found = load_file(tmp_path / name) if name.endswith("s") else torch.load(tmp_path / name)
         assert found["x"].tolist() == [value] * 3
+    assert export(run, tmp_path / name).startswith("wrote the best weights, step 3, to ")
+    assert export(run, tmp_path / name, "5").startswith("wrote the weights, step 5, to ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", name]
 
 
@@ -63,6 +65,11 @@ def test_what_cannot_be_exported(run: RunDir, tmp_path: Path) -> None:
         export(run, tmp_path / "w.bin", "best")
     with pytest.raises(RunError, match="the weights cannot be written: No such file or directory"):
         export(run, tmp_path / "no" / "w.pt", "best")
+    with pytest.raises(RunError, match=r"(?s)there is no checkpoint '4'.*Name best, last or a step: 8, 5, 3"):
+        export(run, tmp_path / "w.pt", "4")
+    (run.checkpoints / "step-00000005" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match=r"the checkpoint is corrupted: model\.safetensors has 0 bytes"):
+        export(run, tmp_path / "w.pt", "5")
     (run.checkpoints / "best").unlink()
-    with pytest.raises(RunError, match="there is no usable best checkpoint: no manifest"):
+    with pytest.raises(RunError, match="there is no checkpoint 'best' of a run without a validation set"):
         export(run, tmp_path / "w.pt", "best")

@@ -43,7 +43,7 @@ def test_activations_are_extrapolated_and_frozen_layers_need_no_gradient(tmp_pat
 
 
 def test_the_total_is_the_sum_of_all_parts() -> None:
-    assert Memory(weights=1, gradients=10, optimizer=100, activations=1000).total == 1111
+    assert Memory(weights=1, gradients=10, optimizer=100, activations=1000, average=10000).total == 11111
 
 
 class Several(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.load import load
-from drumbeat.trainers.commands.preflight import preflight
+from drumbeat.trainers.commands.preflight import FP16_ON_CPU, preflight
 from tests.tiny import Net, Pictures, write_config
 
 
@@ -151,3 +151,12 @@ def test_a_model_that_reads_values_while_it_is_built(tmp_path: Path) -> None:
 def stepped() -> Net:
     """A network whose width is computed by torch: on the meta device there are no values to read."""
     return Net(width=int(torch.linspace(4, 8, 3)[-1].item()))
+
+
+def test_a_trial_has_no_notes_about_its_length_and_fp16_has_one_on_the_cpu(tmp_path: Path) -> None:
+    long = ["phases.finetune.scheduler.T_max=1000"]
+    (note,) = preflight(load(write_config(tmp_path), long).config)["notes"]
+    assert "the cosine is at its lowest after 1,000 steps" in note
+    assert preflight(load(write_config(tmp_path), [*long, "limit_batches=3"]).config)["notes"] == []
+    fp16 = load(write_config(tmp_path), ["precision=fp16"]).config
+    assert preflight(fp16)["notes"] == [FP16_ON_CPU] and preflight(fp16, device="cuda")["notes"] == []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import drumbeat
 from drumbeat.configs.errors import RunError
 from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_task
 from drumbeat.trainers.checkpoints.state import weights_sha256
-from drumbeat.trainers.inference.load import good_checkpoint, load_model, training_set
+from drumbeat.trainers.inference.load import good_checkpoint, load_model, task_without_sets, training_set
 from tests.trainers.saved_runs import Small
 
 CPU = torch.device("cpu")
@@ -54,3 +56,16 @@ def test_the_model_has_the_saved_weights_and_is_in_evaluation_mode(images: RunDi
     assert model.head.out_features == 2
     assert not any(module.training for module in model.modules())
     assert weights_sha256(model.state_dict()) == weights_sha256(load_file(path / "model.safetensors"))
+
+
+def test_the_model_and_its_task_need_no_set(images: RunDir) -> None:
+    """The names of the classes are in the checkpoint; the caller's generator stays as it is."""
+    path, _ = good_checkpoint(images, None)
+    config = read(images.config)
+    gone = dataclasses.replace(config, data=dataclasses.replace(config.data, train={"_target_": "nowhere.at.All"}))
+    assert task_without_sets(gone, path).output_names == ["cat", "dog"]
+    before = torch.get_rng_state()
+    model = drumbeat.Run(images).model("last")
+    assert torch.equal(torch.get_rng_state(), before) and not model.training
+    expected = load_file(path / "model.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items() if name in expected)

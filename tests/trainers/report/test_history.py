@@ -12,8 +12,9 @@ import pytest
 
 from drumbeat.configs.layers import Layer
 from drumbeat.configs.load import build_config
+from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress, Span
-from drumbeat.configs.run.folder import Attempt, RunDir
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, RankError, Saved, Verdict
 from drumbeat.configs.run.view import View
 from drumbeat.trainers.report.history import LOG_LINES, attempts, checkpoints, duration, errors_and_log, moment

@@ -1,0 +1,41 @@
+"""The files of an attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import RankError, StopRequest
+
+CLAIM = """
+import sys
+from pathlib import Path
+from drumbeat.configs.run.folder import RunDir
+run = RunDir(Path(sys.argv[1]))
+sys.stdin.read(1)  # all start at once
+print(*(run.claim_attempt().number for _ in range(25)))
+"""
+
+WRITE_FOREVER = """
+import sys
+from pathlib import Path
+from drumbeat.configs.run.files import write_json
+print("writing", flush=True)
+while True:
+    for letter in "ab":
+        write_json(Path(sys.argv[1]), {"all": letter * 100_000})
+"""
+
+
+def test_the_first_reason_to_stop_stands(tmp_path: Path) -> None:
+    attempt = RunDir(tmp_path).claim_attempt()
+    attempt.request_stop("stopped")
+    attempt.request_stop("time limit")
+    assert StopRequest.require(attempt.stop).reason == "stopped"
+
+
+def test_errors_of_ranks_come_in_the_order_they_happened(tmp_path: Path) -> None:
+    attempt = RunDir(tmp_path).claim_attempt()
+    for rank, moment in ((0, 2.0), (11, 1.0)):
+        RankError(rank=rank, node="n1", type="ValueError", message="", step=0, time=moment).write(attempt.error(rank))
+    assert [error.rank for error in attempt.errors()] == [11, 0]
