@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.manifest import checkpoint_path, damage
 from drumbeat.configs.run.records import Result
 from drumbeat.launch.commands.main import main
+from drumbeat.launch.runs.clean import clean
 from tests.launch.runs.finished import checkpoints, finished_run, write_checkpoint
 from tests.runs import write_plan, write_state
 from tests.tiny import drumbeat, latest, write_config
@@ -126,6 +128,15 @@ def test_a_run_that_another_command_changes_stays(run: RunDir, capsys: pytest.Ca
     output = capsys.readouterr()
     assert output.out == "nothing to remove\n"
     assert "cannot be cleaned: another command is changing it" in " ".join(output.err.split())
+    assert len(checkpoints(run)) == 6
+
+
+def test_a_trial_that_its_sweep_may_resume_stays(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"all_but_best": True, "caches": False, "yes": True, "busy": {run.path}}
+    assert clean([], run.all_runs, **options) == 0  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "nothing to remove\n"
+    with pytest.raises(RunError, match="its sweep may resume it"):
+        clean([run], run.all_runs, **options)  # type: ignore[arg-type]
     assert len(checkpoints(run)) == 6
 
 
