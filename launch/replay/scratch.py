@@ -27,6 +27,7 @@ from drumbeat.configs.load import reload
 from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.manifest import checkpoint_path, damage, progress_at, saved_steps
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.replay_records import ReplayRequest
@@ -100,13 +101,27 @@ def scratch(work: Interval, *, debugs: bool = False, rank: int = 0, begun: RunDi
     """The folder of a replay, which is removed in the end, and kept after an error. With `debugs`, one process computes
     the part of `rank`, from the checkpoint before the last step: if need be, that of the replay in the folder
     `begun`."""
-    old = [f"{change.key}={json.dumps(change.old)}" for change in reversed(work.undone)]
-    text = reload(work.run.config, old).as_yaml() if old else work.run.config.read_text(encoding="utf-8")
     run = RunDir.new(work.run.all_runs / ".replays" / secrets.token_hex(4), work.run.path.parent.name)
     run.checkpoints.mkdir(parents=True)
+    with changing(RunDir(run.all_runs), "replay"):  # `drumbeat clean` removes such folders once nobody has them locked
+        _prepare(run, work, ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks), begun)
+        try:
+            yield run
+        finally:
+            if running_evidence(view := View.read(run)):
+                backend_of(view.backend).end(view)
+        shutil.rmtree(run.all_runs, ignore_errors=True)
+    with suppress(OSError):  # there are other replays
+        run.all_runs.parent.rmdir()
+
+
+def _prepare(run: RunDir, work: Interval, request: ReplayRequest, begun: RunDir | None) -> None:
+    """Writes the files that a replay starts with into its folder."""
+    old = [f"{change.key}={json.dumps(change.old)}" for change in reversed(work.undone)]
+    text = reload(work.run.config, old).as_yaml() if old else work.run.config.read_text(encoding="utf-8")
     write_text(run.config, text, private=True)
     plan = JobPlan.require(work.run.plan)
-    topology = Topology(nodes=1, ranks_per_node=1 if debugs else work.ranks, device=plan.topology.device,
+    topology = Topology(nodes=1, ranks_per_node=1 if request.debugs else work.ranks, device=plan.topology.device,
                         cpus_per_rank=plan.topology.cpus_per_rank)
     plan = dataclasses.replace(plan, run_dir=str(run.path), backend="local", topology=topology, allocation=None,
                                site=Site())
@@ -114,19 +129,11 @@ def scratch(work: Interval, *, debugs: bool = False, rank: int = 0, begun: RunDi
         copy_snapshot(code, run.path / "code")
         plan = Snapshot.require(code / "snapshot.json").relocate(plan, run.path / "code")
     plan.write(run.plan)
-    ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks).write(run.replay)
+    request.write(run.replay)
     for step in _needed(work, begun):
         home = begun if begun and checkpoint_path(begun, step).exists() else work.run
         shutil.copytree(checkpoint_path(home, step), checkpoint_path(run, step), copy_function=_link)
     run.write_status("stopped", attempt=-1)
-    try:
-        yield run
-    finally:
-        if running_evidence(view := View.read(run)):
-            backend_of(view.backend).end(view)
-    shutil.rmtree(run.all_runs, ignore_errors=True)
-    with suppress(OSError):  # there are other replays
-        run.all_runs.parent.rmdir()
 
 
 def _needed(work: Interval, begun: RunDir | None) -> set[int]:

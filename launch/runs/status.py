@@ -149,6 +149,11 @@ def may_have_ended(view: View) -> bool:
     return view.state in ("running", "paused") and not fresh
 
 
+def asks_slurm(view: View) -> bool:
+    """Whether SLURM knows more of a run than its folder."""
+    return backend_of(view.backend).on_slurm and may_have_ended(view)
+
+
 def evidence_of(views: Sequence[View]) -> dict[Path, Evidence]:
     """`running_evidence` of the runs that may have ended, by folder. SLURM is asked once for all."""
     found: dict[Path, Evidence] = {}
