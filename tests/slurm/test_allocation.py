@@ -126,9 +126,9 @@ def test_an_allocation_cancelled_during_the_run(cluster: Cluster, allocate: Allo
     run = AllocationRun(cluster, tmp_path, allocate())
     run.up()
     cluster.run("scancel", run.job_id)
-    until(lambda: not run.started.running())
+    until(run.run.attempt(0).verdict.exists)
     assert (run.state(), run.verdict(0)) == ("cancelled", "stopped at step 1: the job was cancelled")
-    assert run.left() == []
+    until(lambda: run.left() == [] and not run.started.running())
 
 
 @pytest.mark.matrix

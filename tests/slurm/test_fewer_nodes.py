@@ -11,6 +11,9 @@ import pytest
 
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, Result
+from drumbeat.configs.run.view import View
+from drumbeat.launch.runs.status import status_text
+from drumbeat.launch.runs.stop import stop
 from tests.processes import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Submit
@@ -63,14 +66,18 @@ def test_it_goes_on_in_place_without_a_node_that_slurm_has_lost(cluster: Cluster
 
 @on("cgroup")
 def test_it_goes_on_in_place_if_the_launcher_of_a_node_that_is_left_out_dies(submitted: Submit) -> None:
-    """Which ends those of the others: all are started again, and the node is left out once more."""
+    """Which ends those of the others: all are started again, and the node is left out once more. It does not keep the
+    run from stopping."""
     job = submitted(nodes=3, min_nodes=2, partition="wide", node_check="[ $SLURMD_NODENAME != n3 ]")
     job.up(1, nodes=2)
     os.kill(launcher_on(job.job_id, 2), signal.SIGKILL)
     job.up(3, nodes=2)
     assert [nodes(job.run, attempt) for attempt in (1, 2, 3)] == [("n1", "n2"), ("n1", "n2", "n3"), ("n1", "n2")]
     assert (job.state(), job.restarts()) == ("running", 0)
-    job.finish()
+    assert "\nranks           2 of 3: some nodes are left out" in status_text(View.read(job.run))
+    stop(job.run)
+    job.cluster.wait(job.job_id, "COMPLETED")
+    assert (job.state(), job.left()) == ("stopped", [])
 
 
 @pytest.mark.matrix  # until SLURM notices, and then the other node
