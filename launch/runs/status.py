@@ -43,8 +43,6 @@ def status_text(view: View) -> str:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
         rows += _progress(view, beat, running=view.state == "running")
-    if view.state == "running" and (ranks := view.world_size) < (planned := view.plan.topology.world_size):
-        rows.append(("ranks", f"{ranks} of {planned}: some nodes are left out, or SLURM had no more"))
     rows += [*slow_parts(view), *behind(view)]
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
