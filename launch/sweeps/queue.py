@@ -54,6 +54,7 @@ def start_queue(folder: SweepDir) -> int:
             said = read_end(folder.log, 4096).strip().rpartition("\n")[2]
             raise LaunchError(Fault(what="the sweep's queue could not be started", where=str(folder.path), given=said,
                                     remedy=f"Its output: {folder.log}"))
+        process.returncode = process.returncode or 0  # nobody waits for it
     return _recorded(folder)
 
 

@@ -19,10 +19,22 @@ from drumbeat.api import Overrides, Run, Runs, pandas_module, plain_value, start
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.run.records import ENDED
 from drumbeat.configs.run.sweep import SweepDir
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.sweeps.control import cancel, keep_queue, resume, stop
 from drumbeat.launch.sweeps.find import require_sweep
 from drumbeat.launch.sweeps.notation import section
-from drumbeat.launch.sweeps.states import TrialState, best_of, counts_text, facts, state_text, states_of, status_text
+from drumbeat.launch.sweeps.states import (
+    PRUNED,
+    REFUSED,
+    WAITING,
+    TrialState,
+    best_of,
+    counts_text,
+    facts,
+    state_text,
+    states_of,
+    status_text,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -128,9 +140,9 @@ class Sweep:
         return self
 
     def wait(self, timeout: float | None = None, *, progress: bool = True) -> Sweep:
-        """Waits until no trial runs or is to be started, and shows their states in a line whenever they change. Starts
-        the queue again if it was killed. An interrupt (Ctrl-C) ends the wait and not the sweep. Returns itself. Raises
-        `TimeoutError` after so many seconds."""
+        """Waits until no trial runs and none is about to start, and shows their states in a line whenever they change.
+        Starts the queue again if it was killed. An interrupt (Ctrl-C) ends the wait and not the sweep. Returns itself.
+        Raises `TimeoutError` after so many seconds."""
         until, shown = time.monotonic() + (timeout or 0.0), ""
         while True:
             over, text = self._look()
@@ -153,10 +165,10 @@ class Sweep:
         """Whether the sweep has ended, and its state in a line."""
         record, trials = self.folder.read(), self.trials
         keep_queue(self.folder, record, trials)
-        left = [one for one in trials if one.state not in (*ENDED, "pruned", "refused", "damaged")]
-        over = not left or (record.halted and all(one.state == "waiting" for one in left))
-        return (over and not self.folder.queue_is_running(),
-                f"{self.name}: {state_text(record, trials)} ({counts_text(trials)})")
+        left = {one.state for one in trials} - {*ENDED, PRUNED, REFUSED, "damaged"}
+        can_start = WAITING in left and backend_of(record.backend).on_slurm and not record.halted
+        over = not (left - {WAITING} or can_start or self.folder.queue_is_running())
+        return over, f"{self.name}: {state_text(record, trials)} ({counts_text(trials)})"
 
     def __str__(self) -> str:
         """What `drumbeat status` prints."""
