@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from drumbeat.configs.errors import RunError
 from drumbeat.configs.load import read
 from drumbeat.configs.operation import Notify
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.notices import SEEN, WAITING, Notice, claim, notices
 from drumbeat.launch.runs.status import status_text, unrecorded_end
@@ -67,12 +68,22 @@ def deliver(view: View, notice: Notice, notify: Notify) -> None:
     if notify.command:
         message = {"DRUMBEAT_EVENT": notice.event, "DRUMBEAT_RUN": str(view.run.path), "DRUMBEAT_TITLE": notice.title,
                    "DRUMBEAT_TEXT": text}
-        try:
-            done = subprocess.run(["/bin/sh", "-c", notify.command], env=os.environ | message, stdin=subprocess.DEVNULL,
-                                  timeout=COMMAND_SECONDS, check=False)
-            _log(f"{notice.key}: the command ended with exit code {done.returncode}")
-        except (OSError, subprocess.TimeoutExpired) as error:
-            _log(f"{notice.key}: the command failed: {type(error).__name__}")
+        _log(f"{notice.key}: the command {_outcome(notify.command, message)}")
+
+
+def _outcome(command: str, message: Mapping[str, str]) -> str:
+    """Runs a command of the shell, with these environment variables. Returns how it has ended; what it has started
+    does not outlive its time."""
+    try:
+        with subprocess.Popen(["/bin/sh", "-c", command], env=os.environ | message, stdin=subprocess.DEVNULL,
+                              start_new_session=True) as process:
+            try:
+                return f"ended with exit code {process.wait(COMMAND_SECONDS)}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return f"was killed after {COMMAND_SECONDS:g} s"
+    except OSError as error:
+        return f"failed: {error.strerror}"
 
 
 def _sent(address: str, title: str, text: str, pause: float) -> bool:
@@ -103,6 +114,7 @@ def main() -> None:
             signal.alarm(LAST_SECONDS)
         return gone
 
+    outlive_the_log()
     logging.disable()  # Apprise would write addresses to the log
     with suppress(RunError):  # a damaged file
         seen = sys.argv[2] == SEEN

@@ -16,7 +16,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.runs import notify
 from drumbeat.launch.runs.notify import watch
 from drumbeat.launch.runs.status import with_final_state
-from tests.processes import until
+from tests.processes import alive, until
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of services that Apprise imports
@@ -119,6 +119,17 @@ def test_the_command(reported: RunDir, tmp_path: Path, capfd: pytest.CaptureFixt
     watch(reported, 0.0, states())
     assert file.read_text() == f"failed, tiny has failed, {reported.path}\n"
     assert "failed-0-7: the command ended with exit code 3" in capfd.readouterr().out
+
+
+def test_a_command_ends_with_all_that_it_has_started(reported: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                     capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(notify, "COMMAND_SECONDS", 0.5)
+    reported.config.write_text(reported.config.read_text().replace(
+        "to: [MY_ADDRESS]", f"command: 'sleep 600 & echo $! > {tmp_path}/process; wait'"))
+    write_state(reported, "failed")
+    watch(reported, 0.0, states())
+    assert "failed-0-7: the command was killed after 0.5 s" in capfd.readouterr().out
+    until(lambda: not alive(int((tmp_path / "process").read_text())))
 
 
 def test_a_run_that_was_killed_with_its_launcher(reported: RunDir, server: Server) -> None:
