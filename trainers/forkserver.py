@@ -64,10 +64,24 @@ def import_ahead(run: RunDir) -> None:
     for name in ALWAYS:
         importlib.import_module(name)
     with suppress(UserError, OSError):
-        for address in targets(dataclasses.asdict(read(run.config))):
+        config = read(run.config)
+        for address in targets(dataclasses.asdict(config)):
             if address.partition(".")[0] in OURS:
                 with suppress(Exception):
                     locate(address, "")
+        if config.compile:
+            with suppress(Exception):
+                import_compiler(config.compile)
+
+
+def import_compiler(arguments: Mapping[str, Any]) -> None:
+    """Imports the compiler that `torch.compile` uses with these arguments, and what it needs when it is first called.
+    It compiles nothing, and starts no processes that compile ahead of time (read in torch 2.14.1)."""
+    import torch
+
+    torch.compile(torch.nn.Identity(), **arguments)
+    for name in COMPILER if "torch._inductor" in sys.modules else ():
+        importlib.import_module(name)
 
 
 def targets(node: Any) -> Iterator[str]:
