@@ -75,13 +75,14 @@ def import_ahead(run: RunDir) -> None:
 
 
 def import_compiler(arguments: Mapping[str, Any]) -> None:
-    """Imports the compiler that `torch.compile` uses with these arguments, and what it needs when it is first called.
-    It compiles nothing, and starts no processes that compile ahead of time (read in torch 2.14.1)."""
+    """Imports the compiler that `torch.compile` uses with these arguments, which compiles nothing yet, and computes the
+    digests of its own code by which it finds kernels (internal to torch, read in 2.14.1)."""
     import torch
 
     torch.compile(torch.nn.Identity(), **arguments)
-    for name in COMPILER if "torch._inductor" in sys.modules else ():
-        importlib.import_module(name)
+    if cache := sys.modules.get("torch._inductor.codecache"):
+        cache.torch_key()
+        cache.triton_key()
 
 
 def targets(node: Any) -> Iterator[str]:
