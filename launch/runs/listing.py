@@ -21,6 +21,7 @@ from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.index import Index
+from drumbeat.launch.runs.notices import report
 from drumbeat.launch.runs.status import evidence_of, with_final_state
 
 MAX_ROWS = 20
@@ -78,6 +79,7 @@ def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T
     is asked once for all runs. Of many runs, those that have ended are read once, and then found in an index."""
     index = Index.read(runs[0].all_runs, describe.__name__) if len(runs) >= MANY else None
     read = [(run, (index and index.get(run)) or _read(run)) for run in runs]
+    seen: list[View] = []
     evidence = evidence_of([view for _, view in read if isinstance(view, View)])
     for run, view in read:
         try:
@@ -87,7 +89,8 @@ def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T
                 yield view
                 continue
             found = evidence.get(view.run.path)
-            said = describe(with_final_state(view, found.text if found else None), found or UNKNOWN)
+            said = describe(with_final_state(view, found.text if found else None, report=seen.append),
+                            found or UNKNOWN)
             if index:
                 index.keep(view, said)
             yield said
@@ -96,6 +99,7 @@ def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T
                 error.filename, error.strerror) if isinstance(error, OSError) else (run.path, f"{error!r:.200}")
             print(f"damaged    {where}: {why}", file=sys.stderr)
             yield damaged(run, f"{where}: {why}")
+    report(*seen)
     if index:
         index.write(runs)
 

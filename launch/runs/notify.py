@@ -1,9 +1,10 @@
 """Reports the events of a run to people, beside it.
 
-    python -m drumbeat.launch.runs.notify RUN QUEUED|seen
+    python -m drumbeat.launch.runs.notify RUN QUEUED
+    python -m drumbeat.launch.runs.notify RUN seen [RUN ...]
 
 The launcher starts one such process (`launch/attempts/beside.py`), whose standard input ends when the launcher does;
-and a command that sees an event first starts one that reports it and ends (`seen`). `QUEUED` is when a run that is
+and a command that sees events first starts one that reports them and ends (`seen`). `QUEUED` is when a run that is
 starting was put into the queue. It waits for nobody for long: an address that does not answer is tried a few times.
 """
 
@@ -37,7 +38,8 @@ PAUSES = (1.0, 5.0, 15.0)
 COMMAND_SECONDS = 60.0
 """The longest time for `notify.command`."""
 LAST_SECONDS = 180
-"""From the end of the launcher until this process ends, whatever it is doing: the kernel sees to that."""
+"""From the end of the launcher, or from the start if a command has seen something, until this process ends, whatever it
+is doing: the kernel sees to that."""
 
 
 def watch(run: RunDir, queued: float, is_gone: Callable[[], bool], *, seen: bool = False) -> None:
@@ -116,9 +118,13 @@ def main() -> None:
 
     outlive_the_log()
     logging.disable()  # Apprise would write addresses to the log
-    with suppress(RunError):  # a damaged file
-        seen = sys.argv[2] == SEEN
-        watch(RunDir(Path(sys.argv[1])), 0.0 if seen else float(sys.argv[2]), is_gone, seen=seen)
+    run, since, *more = sys.argv[1:]
+    seen = since == SEEN
+    if seen:
+        signal.alarm(LAST_SECONDS)
+    for one in (run, *more):
+        with suppress(RunError):  # a damaged file
+            watch(RunDir(Path(one)), 0.0 if seen else float(since), (lambda: True) if seen else is_gone, seen=seen)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -148,3 +152,15 @@ def test_the_first_command_that_looks_reports_what_nobody_could(reported: RunDir
     assert [one["title"] for one in server.got] == ["tiny has failed"]
     assert with_final_state(View.read(reported)).state == "failed"
     assert os.listdir(reported.notifications) == ["failed-0-7"]
+
+
+def test_one_process_reports_several_runs(reported: RunDir, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [reported, RunDir(reported.path.with_name("20260102-100000-bbbbb"))]
+    write_state(reported, "failed")
+    shutil.copytree(*(run.path for run in runs))
+    monkeypatch.setattr(sys, "argv", ["notify", str(runs[0].path), "seen", str(runs[1].path)])
+    monkeypatch.setattr(notify, "outlive_the_log", lambda: None)
+    notify.main()
+    signal.alarm(0)
+    logging.disable(logging.NOTSET)
+    assert [one["title"] for one in server.got] == ["tiny has failed"] * 2
