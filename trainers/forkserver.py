@@ -64,10 +64,25 @@ def import_ahead(run: RunDir) -> None:
     for name in ALWAYS:
         importlib.import_module(name)
     with suppress(UserError, OSError):
-        for address in targets(dataclasses.asdict(read(run.config))):
+        config = read(run.config)
+        for address in targets(dataclasses.asdict(config)):
             if address.partition(".")[0] in OURS:
                 with suppress(Exception):
                     locate(address, "")
+        if config.compile:
+            with suppress(Exception):
+                import_compiler(config.compile)
+
+
+def import_compiler(arguments: Mapping[str, Any]) -> None:
+    """Imports the compiler that `torch.compile` uses with these arguments, which compiles nothing yet, and computes the
+    digests of its own code by which it finds kernels (internal to torch, read in 2.14.1)."""
+    import torch
+
+    torch.compile(torch.nn.Identity(), **arguments)
+    if cache := sys.modules.get("torch._inductor.codecache"):
+        cache.torch_key()
+        cache.triton_key()
 
 
 def targets(node: Any) -> Iterator[str]:

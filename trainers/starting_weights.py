@@ -21,6 +21,7 @@ from drumbeat.configs.errors import Fault, PreflightError, UserError, nearest
 from drumbeat.configs.initialize import Initialize, is_named
 from drumbeat.configs.layers import short
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.manifest import damage, find_checkpoint
 from drumbeat.configs.run.rank_records import StartingWeights
 from drumbeat.models.hub import fetch
@@ -81,14 +82,20 @@ def check_fitting(section: Initialize, model: nn.Module) -> str:
 
 def initialize(run: RunDir, section: Initialize, model: nn.Module, world: World) -> None:
     """Gives a new model its weights, on all ranks; rank 0 prints and records what it took. Raises `PreflightError`, on
-    rank 0, if they cannot be read or do not fit."""
+    rank 0, if they cannot be read or do not fit, or are not those that the parent of a fork has started from."""
     if section.weights is None:
         return
     if world.is_main:
         fits = fitting(section, model)
+        sha256, fork = weights_sha256(fits.found), Fork.read(run.fork)
+        before = StartingWeights.read(run.starting_weights) if fork else None
+        if fork and before and before.sha256 != sha256:
+            raise PreflightError(Fault(what="the fork would start from other weights than its parent",
+                                       where="initialize.weights", given=section.weights,
+                                       remedy=f"The file has changed since run {fork.parent} started. Restore it."))
         take(model, fits.match, fits.found)
         print(fits.table, flush=True)
-        StartingWeights(weights=section.weights, sha256=weights_sha256(fits.found), table=fits.table,
+        StartingWeights(weights=section.weights, sha256=sha256, table=fits.table,
                         taken=dict(fits.match.taken), left=tuple(fits.match.left), new=tuple(fits.match.new)
                         ).write(run.starting_weights)
     world.broadcast_model(model)

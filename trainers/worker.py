@@ -148,8 +148,7 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
     has_best = not checkpoint or checkpoints.has_best(checkpoint.progress)
     fork = Fork.read(run.fork)
     progress = initial_progress(checkpoint, sets, config, world, attempt=attempt.number,
-                                fork_step=fork.step if fork else None,
-                                has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
+                                fork=fork, has_best=bool(world.broadcast(torch.tensor(int(has_best)))))
     tracker = Tracker(run, attempt, step=progress.step, config_text=shown(run.config.read_text(encoding="utf-8")),
                       device=world.device) if world.is_main else NullTracker()
     monitor = config.evaluation.monitor
@@ -180,13 +179,14 @@ def build(run: RunDir, attempt: Attempt, config: Config, sets: Sets, world: Worl
 
 
 def initial_progress(checkpoint: Checkpoint | None, sets: Sets, config: Config, world: World, *,
-                     attempt: int = 0, has_best: bool = True, fork_step: int | None = None) -> Progress:
-    """The progress of the checkpoint, with what has changed in the config since, by a fork at `fork_step`; if it does
-    not have the best weights (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set has
-    changed since."""
+                     attempt: int = 0, has_best: bool = True, fork: Fork | None = None) -> Progress:
+    """The progress of the checkpoint, with what has changed in the config since, by the `fork` that the run is; if it
+    does not have the best weights (`has_best`), without them. Raises `PreflightError`, on rank 0, if the training set
+    has changed since, or since the fork's parent."""
     who: dict[str, Any] = {"attempt": attempt, "user": user_name(os.geteuid()), "time": time.time()}
     progress = taken(checkpoint.progress, checkpoint.state.config, config, **who, by="fork" if (
-        checkpoint.progress.step == fork_step) else "resume") if checkpoint else Progress()
+        fork and checkpoint.progress.step == fork.step) else "resume") if checkpoint else Progress(
+        data=fork.data if fork else {})
     if not has_best:
         progress = without_best(progress, **who)
     if world.is_main:  # rank 0 saves it, so the others do not have to read the time of each file

@@ -9,7 +9,7 @@ checkpoint, so it does not matter where an attempt was killed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from drumbeat.configs.layers import Layer, leaves, nest
@@ -48,6 +48,11 @@ class Fork(Record):
     """The number of the phase in which the step is."""
     parts: tuple[Part, ...]
     """The configs up to the step, in order. The last one ends at it."""
+    curves: dict[str, int] = field(default_factory=dict)
+    """The event files that it has from its parent, by name, and the last step of each that belongs to the fork: its
+    parent may have gone on from there."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The parent's training set, as its progress describes it. A fork that starts from the beginning needs the same."""
 
     @property
     def text(self) -> str:

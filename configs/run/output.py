@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 
@@ -43,6 +46,14 @@ def open_standard_files() -> None:
             os.fstat(number)
         except OSError:  # open(2) takes the lowest number that is free
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def limit_log(path: Path, most: int = 4 * 2**20) -> None:
+    """Empties a log that processes append to if it has more than `most` bytes."""
+    with suppress(OSError):
+        if S_ISREG(path.lstat().st_mode) and path.lstat().st_size > most:
+            os.truncate(path, 0)
+            print(f"[this log had more than {most:,} bytes, which were removed]", flush=True)
 
 
 def outlive_the_log() -> None:

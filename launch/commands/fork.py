@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 
 from drumbeat.configs.run.folder import RunDir
@@ -36,8 +37,9 @@ def fork(parent: RunDir, at: int | str, changes: Sequence[str] = (), *, options:
     `changes` are KEY=VALUE, `options` are those of the command. Raises `UserError`, and leaves nothing behind."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    args = parser.parse_args([str(parent.path), f"--at={at}", f"--runs={parent.all_runs}", *options])
-    args.words = [*changes]
+    words = [str(parent.path), f"--at={at}", f"--runs={parent.all_runs}", *options]
+    args = parser.parse_args(words)
+    args.words, args.typed = [*changes], shlex.join(["drumbeat", "fork", *words, *changes])
     return _fork(args)[0]
 
 

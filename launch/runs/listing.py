@@ -22,6 +22,7 @@ from drumbeat.launch.backends.local import SILENCE_SECONDS
 from drumbeat.launch.runs.disk_use import bytes_text, disk_use
 from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.index import Index
+from drumbeat.launch.runs.notices import report
 from drumbeat.launch.runs.status import asks_slurm, evidence_of, with_final_state
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T
     one as its folder says."""
     index = Index.read(runs[0].all_runs, describe.__name__) if len(runs) >= MANY else None
     read = [(run, (index and index.get(run)) or _read(run)) for run in runs]
+    seen: list[View] = []
     views = [view for _, view in read if isinstance(view, View)]
     unasked = {view.run for view in views if asks_slurm(view)} if answered is not None else set()
     evidence = evidence_of([view for view in views if view.run not in unasked])
@@ -105,7 +107,8 @@ def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T
                 yield answered[run] if run in answered else describe(view, UNKNOWN)
                 continue
             found = evidence.get(view.run.path)
-            said = describe(with_final_state(view, found.text if found else None), found or UNKNOWN)
+            said = describe(with_final_state(view, found.text if found else None, report=seen.append),
+                            found or UNKNOWN)
             if index:
                 index.keep(view, said)
             yield said
@@ -114,6 +117,7 @@ def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T
                 error.filename, error.strerror) if isinstance(error, OSError) else (run.path, f"{error!r:.200}")
             print(f"damaged    {where}: {why}", file=sys.stderr)
             yield damaged(run, f"{where}: {why}")
+    report(*seen)
     if index:
         index.write(runs)
 

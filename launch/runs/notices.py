@@ -27,6 +27,9 @@ from drumbeat.launch.attempts.beside import NOTIFY, detach
 WAITING: tuple[State, ...] = ("pending", "preempted")
 """The states of a run that is in the queue, or not started yet."""
 
+MOST = 1000
+"""The largest number of runs that a command reports; the next command reports the others."""
+
 SEEN = "seen"
 """The argument of the process for what a command has seen."""
 
@@ -69,16 +72,26 @@ def claim(run: RunDir, notice: Notice) -> bool:
     return True
 
 
-def report(view: View) -> None:
-    """Starts the process that reports what a command has seen first: that the run was killed with its launcher, or
-    waits for long. Only for the run's owner, and if this shell has the addresses. Looking at a run executes nothing of
-    it, so its `notify.command` does not run, and only its addresses get the message."""
-    if not view.plan.notify or view.state not in ("finished", "failed", *WAITING):
-        return
-    with suppress(UserError, OSError):
-        notify = read(view.run.config).notify
-        is_owner = os.geteuid() == view.run.path.stat().st_uid
-        if is_owner and notify.to and all(name in os.environ for name in notify.to) and any(
-                not (view.run.notifications / notice.key).exists() for notice in notices(view, notify)):
-            detach([sys.executable, "-m", NOTIFY, str(view.run.path), SEEN], Path(os.devnull),
+def report(*views: View) -> None:
+    """Starts the process that reports what a command has seen first: that runs were killed with their launchers, or
+    wait for long. Only for their owner, and if this shell has the addresses. Looking at a run executes nothing of it,
+    so its `notify.command` does not run, and only its addresses get the message. It is one process for all `views`:
+    `ls` may see that a thousand runs have ended."""
+    if found := [str(view.run.path) for view in views if _is_news(view)][:MOST]:
+        with suppress(OSError):
+            detach([sys.executable, "-m", NOTIFY, found[0], SEEN, *found[1:]], Path(os.devnull),
                    environment=importing.environment(str(Path.cwd()), ()))
+
+
+def _is_news(view: View) -> bool:
+    """Whether there is something that this command may report, and nobody has."""
+    run = view.run
+    if not view.plan.notify or view.state not in ("finished", "failed", *WAITING):
+        return False
+    with suppress(UserError, OSError):
+        notify = read(run.config).notify
+        may = os.geteuid() == run.path.stat().st_uid and os.access(run.path, os.W_OK) and (
+            not run.notifications.is_symlink())
+        return may and bool(notify.to) and all(name in os.environ for name in notify.to) and any(
+            not (run.notifications / notice.key).exists() for notice in notices(view, notify))
+    return False

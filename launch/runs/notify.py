@@ -1,9 +1,10 @@
 """Reports the events of a run to people, beside it.
 
-    python -m drumbeat.launch.runs.notify RUN QUEUED|seen
+    python -m drumbeat.launch.runs.notify RUN QUEUED
+    python -m drumbeat.launch.runs.notify RUN seen [RUN ...]
 
 The launcher starts one such process (`launch/attempts/beside.py`), whose standard input ends when the launcher does;
-and a command that sees an event first starts one that reports it and ends (`seen`). `QUEUED` is when a run that is
+and a command that sees events first starts one that reports them and ends (`seen`). `QUEUED` is when a run that is
 starting was put into the queue. It waits for nobody for long: an address that does not answer is tried a few times.
 """
 
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from drumbeat.configs.errors import RunError
 from drumbeat.configs.load import read
 from drumbeat.configs.operation import Notify
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.output import outlive_the_log
 from drumbeat.configs.run.view import View
 from drumbeat.launch.runs.notices import SEEN, WAITING, Notice, claim, notices
 from drumbeat.launch.runs.status import status_text, unrecorded_end
@@ -36,7 +38,8 @@ PAUSES = (1.0, 5.0, 15.0)
 COMMAND_SECONDS = 60.0
 """The longest time for `notify.command`."""
 LAST_SECONDS = 180
-"""From the end of the launcher until this process ends, whatever it is doing: the kernel sees to that."""
+"""From the end of the launcher, or from the start if a command has seen something, until this process ends, whatever it
+is doing: the kernel sees to that."""
 
 
 def watch(run: RunDir, queued: float, is_gone: Callable[[], bool], *, seen: bool = False) -> None:
@@ -67,12 +70,22 @@ def deliver(view: View, notice: Notice, notify: Notify) -> None:
     if notify.command:
         message = {"DRUMBEAT_EVENT": notice.event, "DRUMBEAT_RUN": str(view.run.path), "DRUMBEAT_TITLE": notice.title,
                    "DRUMBEAT_TEXT": text}
-        try:
-            done = subprocess.run(["/bin/sh", "-c", notify.command], env=os.environ | message, stdin=subprocess.DEVNULL,
-                                  timeout=COMMAND_SECONDS, check=False)
-            _log(f"{notice.key}: the command ended with exit code {done.returncode}")
-        except (OSError, subprocess.TimeoutExpired) as error:
-            _log(f"{notice.key}: the command failed: {type(error).__name__}")
+        _log(f"{notice.key}: the command {_outcome(notify.command, message)}")
+
+
+def _outcome(command: str, message: Mapping[str, str]) -> str:
+    """Runs a command of the shell, with these environment variables. Returns how it has ended; what it has started
+    does not outlive its time."""
+    try:
+        with subprocess.Popen(["/bin/sh", "-c", command], env=os.environ | message, stdin=subprocess.DEVNULL,
+                              start_new_session=True) as process:
+            try:
+                return f"ended with exit code {process.wait(COMMAND_SECONDS)}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return f"was killed after {COMMAND_SECONDS:g} s"
+    except OSError as error:
+        return f"failed: {error.strerror}"
 
 
 def _sent(address: str, title: str, text: str, pause: float) -> bool:
@@ -103,10 +116,15 @@ def main() -> None:
             signal.alarm(LAST_SECONDS)
         return gone
 
+    outlive_the_log()
     logging.disable()  # Apprise would write addresses to the log
-    with suppress(RunError):  # a damaged file
-        seen = sys.argv[2] == SEEN
-        watch(RunDir(Path(sys.argv[1])), 0.0 if seen else float(sys.argv[2]), is_gone, seen=seen)
+    run, since, *more = sys.argv[1:]
+    seen = since == SEEN
+    if seen:
+        signal.alarm(LAST_SECONDS)
+    for one in (run, *more):
+        with suppress(RunError):  # a damaged file
+            watch(RunDir(Path(one)), 0.0 if seen else float(since), (lambda: True) if seen else is_gone, seen=seen)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -102,10 +102,10 @@ def _gpu_text(used: dict[str, int]) -> str:
             f"{used['peak'] / 2**30:.1f} at most{busy}")
 
 
-def with_final_state(view: View, evidence: str | None = None) -> View:
+def with_final_state(view: View, evidence: str | None = None, *, report: Callable[[View], None] = report) -> View:
     """The view, with the end of a run whose launcher could not record it. `evidence` is `running_evidence`, if the
-    caller knows it. The end of a run on SLURM is recorded, because SLURM soon forgets it. An end or a long wait is
-    reported now, if it was not yet (`notices.report`)."""
+    caller knows it. The end of a run on SLURM is recorded, because SLURM soon forgets it. An end or a long wait that
+    was not reported yet is reported now, by `report`."""
     status = unrecorded_end(view, evidence)
     if status is None:
         report(view)

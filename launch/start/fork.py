@@ -47,12 +47,17 @@ class Prefix:
         run, together with the curves so far; nothing if there is none. Writes fork.json. Raises `OSError`."""
         steps = [step for step in saved_steps(self.parent) if step <= self.fork.step]
         start = next((step for step in steps if self._taken(run, step)), 0)
+        before, curves = Fork.read(self.parent.fork), dict[str, int]()
         if start:
-            for path in [self.parent.vocabulary, self.parent.starting_weights,
-                         *self.parent.nondeterministic.glob("*.json"), *self.parent.tensorboard.glob("*tfevents*")]:
+            events = [*self.parent.tensorboard.glob("*tfevents*")]
+            curves = {path.name: min(start, before.curves.get(path.name, start) if before else start)
+                      for path in events}
+            for path in [self.parent.vocabulary, *self.parent.nondeterministic.glob("*.json"), *events]:
                 with suppress(FileNotFoundError, DamagedError):
                     _copy(path, run.path / path.relative_to(self.parent.path))
-        dataclasses.replace(self.fork, start=start).write(run.fork)
+        with suppress(FileNotFoundError, DamagedError):
+            _copy(self.parent.starting_weights, run.starting_weights)
+        dataclasses.replace(self.fork, start=start, curves=curves).write(run.fork)
 
     def _taken(self, run: RunDir, step: int) -> bool:
         """Links a checkpoint and those that it keeps into another run. Returns whether it and its best weights are
@@ -95,7 +100,7 @@ def forked(parent: RunDir, at: str, assignments: Sequence[str], layout: Mapping[
                              where=str(parent.path), given=f"--at {at}",
                              remedy="Fork it at an earlier step, or train the fork for longer: phases.NAME.epochs=N"))
     fork = Fork(parent=parent.id, folder=str(parent.path), step=step, start=0, phase=there.phase,
-                parts=parts_until(own.config, state, step))
+                parts=parts_until(own.config, state, step), data=state.progress.data)
     return dataclasses.replace(loaded, notes=[*loaded.notes, *_notes(parent, step, state)]), Prefix(parent, fork)
 
 

@@ -27,6 +27,16 @@ def test_what_is_no_tracker() -> None:
     assert other.where == "tracking.to[2]"
 
 
+def test_keys_are_refused_and_not_repeated() -> None:
+    mlflow = {"_target_": KNOWN["mlflow"], "uri": "https://me:hush-hush@lab.org"}
+    own = {"_target_": "x.Y", "api_key": "hush-hush", "more": {"header": "Bearer hush-hush"}, "file": "x"}
+    faults = list(tracker_faults([mlflow, own]))
+    assert [(fault.where, fault.what.partition(" of a tracker")[0]) for fault in faults] == [
+        ("tracking.to[0]", "uri"), ("tracking.to[1]", "api_key"), ("tracking.to[1]", "more.header")]
+    assert not [fault for fault in faults if "hush-hush" in str(fault)]
+    assert not list(tracker_faults([{**mlflow, "uri": "${oc.env:URI}"}, {"_target_": "x.Y", "token": "${oc.env:T}"}]))
+
+
 def test_it_is_checked_when_the_config_is_loaded(tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(f"{BASE}tracking: {{to: [tensorboard]}}\n")

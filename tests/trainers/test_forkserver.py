@@ -55,11 +55,12 @@ def test_the_targets_in_a_config() -> None:
 
 
 @pytest.mark.slow
-def test_it_imports_only_and_no_user_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiles", [False, True])
+def test_it_imports_only_and_no_user_code(tmp_path: Path, compiles: bool) -> None:
     """Forking is safe only from one thread and without CUDA. numpy's OpenBLAS, which has one thread here, ends its
     threads before a fork and restarts them after it (its memory.c registers that with pthread_atfork)."""
     run = RunDir(tmp_path)
-    write_text(run.config, CONFIG)
+    write_text(run.config, CONFIG + "compile: {mode: default}\n" * compiles)
     done = subprocess.run([sys.executable, "-c", IMPORTS, str(run.path)], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
     threads, cuda, modules = json.loads(done.stdout)
@@ -67,6 +68,7 @@ def test_it_imports_only_and_no_user_code(tmp_path: Path) -> None:
     assert {"drumbeat.trainers.worker", "drumbeat.data.images", "torchvision.transforms.v2", "torch._dynamo"} <= set(
         modules)
     assert "tests.tiny" not in modules
+    assert ("torch._inductor.codecache" in modules) == compiles
 
 
 @pytest.mark.parametrize("limit", [-1.0, 1e6], ids=["slow", "fast"])

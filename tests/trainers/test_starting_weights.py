@@ -14,6 +14,7 @@ from torch import nn
 from drumbeat.configs.errors import PreflightError
 from drumbeat.configs.initialize import Initialize
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.rank_records import StartingWeights
 from drumbeat.trainers import starting_weights
 from drumbeat.trainers.checkpoints.extra_state import as_tensors
@@ -61,6 +62,16 @@ def test_a_run_starts_from_a_file_which_a_resume_does_not_need(tmp_path: Path, c
     record = StartingWeights.require(run.starting_weights)
     assert (record.weights, record.taken) == (str(file), {"weight": "weight", "bias": "bias"})
     assert not RunDir(tmp_path / "random").starting_weights.exists()
+
+
+def test_a_fork_from_the_beginning_starts_from_the_weights_of_its_parent(tmp_path: Path) -> None:
+    section, run = Initialize(weights=str(saved(tmp_path))), RunDir(tmp_path)
+    initialize(run, section, model(), ALONE)
+    Fork(parent="20260101-100000-aaaaa", folder="runs", step=3, start=0, phase=0, parts=()).write(run.fork)
+    initialize(run, section, model(), ALONE)
+    torch.save({"weight": WEIGHT + 1, "bias": torch.ones(3)}, tmp_path / "weights.pth")
+    with pytest.raises(PreflightError, match="the fork would start from other weights than its parent"):
+        initialize(run, section, model(), ALONE)
 
 
 @pytest.mark.parametrize("name", ["run", "checkpoint", "folder", "export"])

@@ -20,6 +20,7 @@ from drumbeat.configs.load import build_config
 from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.rank_records import Imports
 from drumbeat.configs.run.records import RankError
 from drumbeat.configs.run.view import View
@@ -63,14 +64,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def resumed(folder: Path, before: dict[str, Any], *, allow_change: bool = False, best: dict[str, Any] | None = None,
-            has_best: bool = True) -> Progress:
+            has_best: bool = True, fork: Fork | None = None) -> Progress:
+    """From a checkpoint; a `fork` from the beginning."""
     config: Config = build_config([Layer(origin="test", values={
         "name": "x", "batch_size": 4, "model": {"_target_": "x"}, "data": {"allow_change": allow_change},
         "phases": {"only": {"epochs": 1, "optimizer": {"_target_": "x"}}}})])
     sets = Sets(train=ImageFolder(root=str(folder)), validation=None, test=None, train_transforms=[],
                 evaluate_transforms=[])
     checkpoint = Checkpoint(folder, CheckpointState(progress=Progress(step=3, data=before, best=best or {})))
-    return initial_progress(checkpoint, sets, config, ALONE, has_best=has_best)
+    return initial_progress(None if fork else checkpoint, sets, config, ALONE, has_best=has_best, fork=fork)
 
 
 def test_a_run_resumes_with_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +116,16 @@ def test_a_run_resumes_with_different_files_only_if_allowed(folder: Path, change
         resumed(folder, before)
     resumed(folder, before, allow_change=True)
     assert "as data.allow_change allows" in capsys.readouterr().out
+
+
+def test_a_fork_from_the_beginning_has_the_files_of_its_parent(folder: Path) -> None:
+    """Otherwise it would share no step with it."""
+    fork = Fork(parent="20260101-100000-aaaaa", folder="runs", step=3, start=0, phase=0, parts=(),
+                data=describe_training_set(ImageFolder(root=str(folder))))
+    assert resumed(folder, {}, fork=fork) == Progress(data=fork.data)
+    (folder / "class0" / "2.png").rename(folder / "class0" / "22.png")
+    with pytest.raises(PreflightError, match="the same number of samples, but different files"):
+        resumed(folder, {}, fork=fork)
 
 
 def test_a_run_does_not_resume_if_a_sample_is_missing(folder: Path) -> None:

@@ -124,7 +124,7 @@ def write_samples(kept: KeptSamples, file: Path) -> None:
     texts = {"names": kept.names, "outputs": kept.outputs} | ({"groups": kept.groups} if kept.groups else {})
     arrays = {name: np.ascontiguousarray(array) for name, array in kept.arrays.items()}
     with replacing(file) as new:
-        save_file(arrays | {f"text:{name}": _bytes(list(values)) for name, values in texts.items()}, new,
+        save_file(arrays | {f"text:{name}": _bytes(values) for name, values in texts.items()}, new,
                   {"kind": kept.kind})
 
 
@@ -149,5 +149,6 @@ def read_samples(file: Path) -> KeptSamples | None:
     return kept
 
 
-def _bytes(texts: list[str]) -> Array:
-    return np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
+def _bytes(texts: Sequence[Any]) -> Array:
+    """Texts as JSON. A set of the user's may have paths or numbers as names and groups."""
+    return np.frombuffer(json.dumps(list(map(str, texts))).encode(), dtype=np.uint8)

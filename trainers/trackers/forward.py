@@ -28,6 +28,8 @@ from drumbeat.configs.load import plain, read
 from drumbeat.configs.run.code_records import CodeSnapshot
 from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
+from drumbeat.configs.run.output import limit_log, outlive_the_log
 from drumbeat.configs.run.records import ENDED, State, Status
 from drumbeat.configs.run.tracker_records import Forwarded
 from drumbeat.configs.secrets import HIDDEN, hidden, holds_secret, is_secret_name
@@ -54,12 +56,14 @@ class Forwarder:
         """`is_over` says whether the run has ended or left, so that it writes nothing more."""
         self.run, self.name, self.is_over = run, name, is_over
         self.record = run.tracker(name)
-        self.forwarded = Forwarded.read(self.record) or Forwarded()
+        self.forwarded = Forwarded()
         self.wake = threading.Event()
         """Set when the run is over, to end a pause."""
 
     def forward(self) -> None:
         """Sends everything, and what comes meanwhile. Whatever fails is tried again, after pauses that grow."""
+        with suppress(DamagedError):
+            self.forwarded = Forwarded.read(self.record) or self.forwarded
         pause = FIRST_PAUSE
         while True:
             before = self.forwarded.rows
@@ -77,7 +81,8 @@ class Forwarder:
     def _send_all(self) -> None:
         tracker = build(self.run, self.name)
         tracker.start(run_info(self.run))
-        rows = Rows(self.run.tensorboard)
+        fork = Fork.read(self.run.fork)
+        rows = Rows(self.run.tensorboard, fork.curves if fork else None)
         print(f"{time.strftime('%F %T')} {self.name} is connected", flush=True)
         while True:
             over = self.is_over()  # asked before the last rows are read
@@ -144,14 +149,16 @@ def without_secrets(text: str) -> str:
 def only_one(run: RunDir, name: str) -> None:
     """Waits until no other process sends this run to this tracker. Its lock is kept until this process ends."""
     with suppress(OSError):  # a file system without locks
-        handle = os.open(run.tracker(name).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(run.tracker(name).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def main() -> None:
     """Sends a run to one of its trackers. Standard input ends when the launcher does."""
     run, name = RunDir(Path(sys.argv[1])), sys.argv[2]
-    run.trackers.mkdir(exist_ok=True)
+    outlive_the_log()
+    with suppress(OSError):  # a full disk
+        run.trackers.mkdir(exist_ok=True)
     gone = threading.Event()
 
     def is_over() -> bool:
@@ -170,6 +177,7 @@ def main() -> None:
     thread.start()
     until, rows = float("inf"), 0
     while thread.is_alive() and time.monotonic() < until:
+        limit_log(run.tracker(name).with_suffix(".log"))
         if not gone.is_set() and select.select([0], [], [], POLL_SECONDS / 4)[0] and not os.read(0, 1):
             gone.set()
         if is_over() and (until == float("inf") or forwarder.forwarded.rows > rows):

@@ -8,7 +8,7 @@ this process was started: rows are only added.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from drumbeat.configs.run.files import DamagedError, open_file
@@ -23,8 +23,11 @@ MAX_BYTES = 64 * 2**20
 class Rows:
     """Reads the event files of a folder. Each call of `new` continues where the last one has stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, until: Mapping[str, int] | None = None) -> None:
+        """`until` has the last step that counts of some files, by name: of those that a fork has from its parent, which
+        may have gone on from there."""
         self.folder = folder
+        self.until = until or {}
         self.file: Path | None = None
         """The file that is read."""
         self.position = 0
@@ -46,8 +49,11 @@ class Rows:
     def _rows(self, file: Path) -> Iterator[Row]:
         from tensorboard.compat.proto.event_pb2 import Event
 
+        last = self.until.get(file.name)
         for content in self._records(file):
             event = Event.FromString(content)
+            if last is not None and event.step > last:
+                continue
             values, pictures = {}, {}
             for value in event.summary.value:
                 kind = value.WhichOneof("value")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drumbeat.configs.run.output import Lossy
+from drumbeat.configs.run.output import Lossy, limit_log
 
 
 def test_what_the_disk_does_not_take_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +50,19 @@ def test_closed_standard_files_are_opened(tmp_path: Path, closed: str) -> None:
     assert (done.returncode, (tmp_path / "opened").read_text()) == (0, "True")
     assert done.stdout == (b"" if "1>" in closed else b"out\n")
     assert done.stderr == (b"" if "2>" in closed else b"err\n")
+
+
+def test_a_log_does_not_grow_for_ever(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log, link = tmp_path / "log", tmp_path / "link"
+    link.symlink_to(log)
+    with open(log, "ab", buffering=0) as output:
+        output.write(b"x" * 20)
+        limit_log(log, 20)
+        limit_log(link, 1)
+        assert log.stat().st_size == 20
+        assert capfd.readouterr().out == ""
+        limit_log(log, 19)
+        assert capfd.readouterr().out == "[this log had more than 19 bytes, which were removed]\n"
+        output.write(b"y")
+    assert log.read_bytes() == b"y"
+    limit_log(tmp_path / "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import State
 from drumbeat.configs.run.view import View
 from drumbeat.launch.runs import notices as module
+from drumbeat.launch.runs.listing import describe_each
 from drumbeat.launch.runs.notices import claim, notices, report
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
@@ -108,3 +110,19 @@ def test_a_command_reports_what_nobody_has(run: RunDir, monkeypatch: pytest.Monk
     claim(run, notice)
     report(view)
     assert len(started) == 1
+
+
+def test_a_list_of_runs_is_one_process(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ls` may see that a thousand have ended. What cannot be noted down is not reported each time anew."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(module, "detach", lambda command, *_, **__: started.append(command))
+    monkeypatch.setenv("MY_ADDRESS", "json://localhost")
+    others = [RunDir(run.path.with_name(f"20260102-10000{number}-bbbbb")) for number in range(3)]
+    for one in others:
+        shutil.copytree(run.path, one.path)
+        write_plan(one, notify=("failed",))
+        one.config.write_text(one.config.read_text() + "\nnotify: {to: [MY_ADDRESS]}\n")
+        write_state(one, "failed")
+    others[2].notifications.symlink_to(run.path)
+    list(describe_each(others, lambda view, _: view.state, lambda *_: "failed"))
+    assert [command[3:] for command in started] == [[str(others[0].path), "seen", str(others[1].path)]]

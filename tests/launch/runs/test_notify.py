@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,7 +20,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.runs import notify
 from drumbeat.launch.runs.notify import watch
 from drumbeat.launch.runs.status import with_final_state
-from tests.processes import until
+from tests.processes import alive, until
 from tests.runs import write_heartbeat, write_job, write_plan, write_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of services that Apprise imports
@@ -121,6 +125,17 @@ def test_the_command(reported: RunDir, tmp_path: Path, capfd: pytest.CaptureFixt
     assert "failed-0-7: the command ended with exit code 3" in capfd.readouterr().out
 
 
+def test_a_command_ends_with_all_that_it_has_started(reported: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                     capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(notify, "COMMAND_SECONDS", 0.5)
+    reported.config.write_text(reported.config.read_text().replace(
+        "to: [MY_ADDRESS]", f"command: 'sleep 600 & echo $! > {tmp_path}/process; wait'"))
+    write_state(reported, "failed")
+    watch(reported, 0.0, states())
+    assert "failed-0-7: the command was killed after 0.5 s" in capfd.readouterr().out
+    until(lambda: not alive(int((tmp_path / "process").read_text())))
+
+
 def test_a_run_that_was_killed_with_its_launcher(reported: RunDir, server: Server) -> None:
     """The process beside it sees that, as no process of the run is left."""
     write_state(reported, "running")
@@ -137,3 +152,15 @@ def test_the_first_command_that_looks_reports_what_nobody_could(reported: RunDir
     assert [one["title"] for one in server.got] == ["tiny has failed"]
     assert with_final_state(View.read(reported)).state == "failed"
     assert os.listdir(reported.notifications) == ["failed-0-7"]
+
+
+def test_one_process_reports_several_runs(reported: RunDir, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [reported, RunDir(reported.path.with_name("20260102-100000-bbbbb"))]
+    write_state(reported, "failed")
+    shutil.copytree(*(run.path for run in runs))
+    monkeypatch.setattr(sys, "argv", ["notify", str(runs[0].path), "seen", str(runs[1].path)])
+    monkeypatch.setattr(notify, "outlive_the_log", lambda: None)
+    notify.main()
+    signal.alarm(0)
+    logging.disable(logging.NOTSET)
+    assert [one["title"] for one in server.got] == ["tiny has failed"] * 2

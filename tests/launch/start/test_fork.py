@@ -27,6 +27,7 @@ from drumbeat.launch.runs.listing import facts
 from drumbeat.trainers import stopping
 from drumbeat.trainers.report.events import read_events
 from drumbeat.trainers.tasks import Classification
+from drumbeat.trainers.trackers.rows import Rows
 from tests.runs import write_state
 from tests.tiny import latest, write_config
 from tests.warm import run_python
@@ -106,6 +107,16 @@ def stopped_and_resumed(folder: Path, step: int, changes: list[str], monkeypatch
     return run
 
 
+def sent(run: RunDir) -> dict[str, list[tuple[int, float]]]:
+    """What trackers are sent of these curves."""
+    fork, found = Fork.read(run.fork), dict[str, list[tuple[int, float]]]()
+    for row in Rows(run.tensorboard, fork.curves if fork else None).new():
+        for name, value in row.values.items():
+            if "speed" not in name:
+                found.setdefault(name, []).append((row.step, value))
+    return found
+
+
 def without_times(result: Result) -> Result:
     changes = tuple(replace(change, attempt=0, time=0.0, by="fork") for change in result.changes)
     return replace(result, changes=changes)
@@ -124,7 +135,7 @@ def test_a_fork_is_the_run_that_was_stopped_and_resumed(folder: Path, parent: Ru
     mine, theirs = (without_times(Result.require(run.result)) for run in (child, other))
     assert mine == theirs
     assert {change.step for change in mine.changes} == {step}
-    assert curves(child) == curves(other)
+    assert curves(child) == curves(other) == sent(child)
     assert (record := Fork.require(child.fork)).start == start
     assert record.text == f"{parent.id} at step {step}"
     attempts = [Saved.require(attempt.saved) for attempt in child.all_attempts()]
@@ -147,7 +158,9 @@ def test_without_a_change_the_rest_is_repeated(folder: Path, parent: RunDir) -> 
         fork(pruned, 20, options=["--no-such-option"])
     child = fork(pruned, 20, options=DEBUG)
     assert child == latest(folder)
-    assert Fork.require(child.fork).start == 0
+    record = Fork.require(child.fork)
+    assert (record.start, record.data) == (0, (progress_at(checkpoint_path(parent, STEPS)) or Progress()).data)
+    assert record.data
     assert Result.require(child.result) == Result.require(parent.result)
     assert curves(child)["validation/loss"] == curves(parent)["validation/loss"]
 
@@ -160,6 +173,7 @@ def test_a_fork_of_a_fork_has_the_history_of_both(folder: Path, parent: RunDir, 
         if step < 40:
             shutil.rmtree(checkpoint_path(first, step))
     again = fork(first, 33, options=DEBUG)
+    assert curves(first) == curves(again) == sent(again)
     assert [part.until for part in Fork.require(again.fork).parts] == [24, 33]
     (change,), (same,) = (Result.require(run.result).changes for run in (first, again))
     assert replace(change, attempt=0, time=0, by="resume") == replace(same, attempt=0, time=0)

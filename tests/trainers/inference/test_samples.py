@@ -55,6 +55,15 @@ def test_groups_may_be_an_attribute_of_numbers(tmp_path: Path) -> None:
     assert found is not None and found.groups == ["7", "8"]
 
 
+def test_names_and_groups_may_be_paths_and_numbers(tmp_path: Path) -> None:
+    """Of a set of the user's."""
+    kept = KeptSamples(kind="other", names=[Path("a.png")], groups=[np.int64(7)], outputs=[],  # type: ignore[list-item]
+                       arrays={"losses": np.zeros(1, dtype=np.float32)})
+    write_samples(kept, tmp_path / "samples.safetensors")
+    found = read_samples(tmp_path / "samples.safetensors")
+    assert found is not None and (found.names, found.groups) == (["a.png"], ["7"])
+
+
 def test_a_set_without_names_has_numbers() -> None:
     assert kept_samples(Classification(), RESULTS, object()).names == ["000000000001", "000000000002"]
 

@@ -77,6 +77,19 @@ def test_what_comes_later_is_sent_as_well(run: RunDir, tmp_path: Path, at_once: 
     assert {tag: [row["step"] for row in rows if tag in row.get("values", {})] for tag in CURVES} == CURVES
 
 
+def test_a_full_disk_of_the_log_does_not_end_the_process(run: RunDir, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    write_run(run, {"_target_": LISTED, "file": str(file), "fails": 1})
+    write_attempt(run, 0, 0, 60)
+    run.write_status("finished", attempt=-1)
+    with open("/dev/full", "w") as full:
+        subprocess.run([sys.executable, "-m", "drumbeat.trainers.trackers.forward", str(run.path), "listed"],
+                       stdin=subprocess.DEVNULL, stdout=full, stderr=full, check=True,
+                       env=os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}"})
+    assert is_done(run)
+    assert Listed.rows(file)[-1]["step"] == 60
+
+
 def test_one_process_at_a_time(run: RunDir) -> None:
     """The second waits for the lock of the first, however that ends."""
     write_run(run, "mlflow")
