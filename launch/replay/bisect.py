@@ -132,7 +132,8 @@ def differing_keys(one: RunDir, other: RunDir) -> list[str]:
     found = found[:MOST] + ([f"{len(found) - MOST} more keys of the config"] if len(found) > MOST else [])
     views = View.read(one), View.read(other)
     ranks = [view.plan.topology.world_size for view in views]
-    found += [f"ranks: {ranks[0]} in A, {ranks[1]} in B"] if ranks[0] != ranks[1] else []
+    virtual = mine.get("virtual_ranks") is not None and mine.get("virtual_ranks") == theirs.get("virtual_ranks")
+    found += [f"ranks: {ranks[0]} in A, {ranks[1]} in B"] if ranks[0] != ranks[1] and not virtual else []
     codes = [Snapshot.require(code / "snapshot.json").text() if (code := newest_code(run.path)) else "not copied"
              for run in (one, other)]
     found += [f"code: {codes[0]} in A, {codes[1]} in B"] if codes[0] != codes[1] else []

@@ -201,6 +201,16 @@ def test_a_fork_whose_checkpoint_is_lost_in_its_prefix_starts_the_right_part_aga
     assert without_times(Result.require(child.result)) == without_times(expected)
 
 
+def test_a_fork_replays_the_steps_on_both_sides_of_its_change(folder: Path, parent: RunDir,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that it has computed itself: the last one before it has the parent's config."""
+    child = fork(parent, 25, RATE, options=DEBUG)
+    for step in (25, 27):
+        assert main(["replay", str(child.path), "--step", str(step)]) == 0
+    assert main(["replay", str(child.path), "--step", "23"]) == 2
+    assert "forked from" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_fork_is_shown_as_a_child(folder: Path, parent: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     child = fork(parent, 24, options=DEBUG)
     text = f"{parent.id} at step 24"
