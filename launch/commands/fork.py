@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 
 from drumbeat.configs.run.folder import RunDir
@@ -38,6 +39,7 @@ def fork(parent: RunDir, at: int | str, changes: Sequence[str] = (), *, options:
     add_arguments(parser)
     args = parser.parse_args([str(parent.path), f"--at={at}", f"--runs={parent.all_runs}", *options])
     args.words = [*changes]
+    args.typed = shlex.join(["drumbeat", "fork", str(parent.path), f"--at={at}", *changes])
     return _fork(args)[0]
 
 
