@@ -167,18 +167,42 @@ def train_all(world: World, folder: str, workers: str) -> None:
 
 @pytest.mark.slow
 def test_the_bits_are_the_same_on_any_number_of_ranks(tmp_path: Path) -> None:
-    for ranks, workers in ((1, 0), (2, 2), (3, 0), (4, 0), (6, 0)):
+    for ranks, workers in ((1, 0), (2, 2), (4, 0), (6, 0)):
         on_ranks(ranks, train_all, tmp_path, workers)
     for name in CASES:
-        one, *others = (RunDir(tmp_path / name / str(ranks)) for ranks in (1, 2, 3, 4, 6))
+        one, *others = (RunDir(tmp_path / name / str(ranks)) for ranks in (1, 2, 4, 6))
         assert {f"{name} on {other.path.name}": unequal(other, one) for other in others} == {
-            f"{name} on {ranks}": [] for ranks in (2, 3, 4, 6)}
+            f"{name} on {ranks}": [] for ranks in (2, 4, 6)}
         logs = [StepLog.read(run) for run in (one, *others)]
-        assert [first_difference(logs[0], log) for log in logs[1:]] == [None] * 4
+        assert [first_difference(logs[0], log) for log in logs[1:]] == [None] * 3
         steps = [*logs[0].steps()]
-        for log, ranks in zip(logs[1:], (2, 3, 4, 6), strict=True):  # each rank has digests of its own gradients
+        for log, ranks in zip(logs[1:], (2, 4, 6), strict=True):  # each rank has digests of its own gradients
             digests = [found.ranks for found in map(log.step, steps) if found]
             assert {len({*own}) for own in zip(*digests, strict=True)} == {len(steps)} and len(digests[0]) == ranks
+
+
+def train_flipped(world: World, folder: str) -> None:
+    """Two runs; in step 2 of one, rank 1 flips a bit in the gradient of its first part. It has two parts, and they are
+    computed twice in the discarded pass, which finds the first quanta."""
+    config = write_config(Path(folder))
+    for name in ("plain", "flipped"):
+        run = RunDir(Path(folder, name))
+        if world.is_main:
+            write(run, config, ["virtual_ranks=3", "micro_batch_size=null", "phases.finetune=null", "limit_batches=3",
+                                f"model={{_target_: tests.tiny.Flips, file: {folder}/flip, at: 7, rank: 1}}"])
+            if name == "flipped":
+                Path(folder, "flip").touch()
+        world.share(None)
+        train(run, world)
+
+
+@pytest.mark.slow
+def test_the_step_log_says_which_rank_computed_something_else(tmp_path: Path) -> None:
+    on_ranks(2, train_flipped, tmp_path)
+    logs = [StepLog.read(RunDir(tmp_path / name)) for name in ("plain", "flipped")]
+    assert (first_difference(*logs), logs[0].last) == (2, 3)
+    (one, another), (same, other) = (found.ranks for log in logs if (found := log.step(2)))
+    assert (one == same, another == other) == (True, False)
 
 
 def straight(world: World, folder: str) -> None:
