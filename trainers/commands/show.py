@@ -226,8 +226,8 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
     return [f"memory     of each of {ranks} ranks, for one micro-batch" if ranks > 1 else
             "memory     of one rank, for one micro-batch",
             *aligned(rows, right=set(range(1, len(rows[0])))),
-            hang(" " * 11, f"{virtual}Activations: tensors that autograd saves for the batch, measured with 2 and {SAMPLES} "
-                           f"samples in {precision}. The memory of the libraries is not included.")]
+            hang(" " * 11, f"{virtual}Activations: tensors that autograd saves for the batch, measured with 2 and "
+                           f"{SAMPLES} samples in {precision}. The memory of the libraries is not included.")]
 
 
 def _sheet(config: Config, sets: Sets, file: Path) -> str:
