@@ -1,4 +1,4 @@
-"""The lock of a run: one command at a time starts, resumes, stops or cancels it.
+"""The lock of a run: one command at a time starts, resumes, stops, cancels or cleans it.
 
 It is a lock of flock(2) on RUN/lock.json, which the kernel frees however its holder ends. The file names the holder.
 Linux forwards such locks to NFS servers, so they also hold between machines, unless the file system is mounted without

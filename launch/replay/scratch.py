@@ -27,6 +27,7 @@ from drumbeat.configs.run.changes import kept
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork, kept_before, with_kept
+from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.manifest import checkpoint_path, damage, progress_at, saved_steps
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.replay_records import ReplayRequest
@@ -116,28 +117,35 @@ def scratch(work: Interval, *, debugs: bool = False, rank: int = 0, begun: RunDi
     `begun`."""
     run = RunDir.new(work.run.all_runs / ".replays" / secrets.token_hex(4), work.run.path.parent.name)
     run.checkpoints.mkdir(parents=True)
+    with changing(RunDir(run.all_runs), "replay"):  # `drumbeat clean` removes such folders once nobody has them locked
+        _prepare(run, work, ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks), begun)
+        try:
+            yield run
+        finally:
+            if running_evidence(view := View.read(run)):
+                backend_of(view.backend).end(view)
+        shutil.rmtree(run.all_runs, ignore_errors=True)
+    with suppress(OSError):  # there are other replays
+        run.all_runs.parent.rmdir()
+
+
+def _prepare(run: RunDir, work: Interval, request: ReplayRequest, begun: RunDir | None) -> None:
+    """Writes the files that a replay starts with into its folder."""
     write_text(run.config, _config(work.run, work.step), private=True)
     plan = JobPlan.require(work.run.plan)
-    topology = dataclasses.replace(plan.topology, nodes=1, ranks_per_node=1 if debugs else work.ranks, min_nodes=None)
+    topology = dataclasses.replace(plan.topology, nodes=1, ranks_per_node=1 if request.debugs else work.ranks,
+                                   min_nodes=None)
     plan = dataclasses.replace(plan, run_dir=str(run.path), backend="local", topology=topology, allocation=None,
                                site=Site())
     if code := newest_code(work.run.path):
         copy_snapshot(code, run.path / "code")
         plan = Snapshot.require(code / "snapshot.json").relocate(plan, run.path / "code")
     plan.write(run.plan)
-    ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks).write(run.replay)
+    request.write(run.replay)
     for step in _needed(work, begun):
         home = begun if begun and checkpoint_path(begun, step).exists() else work.run
         shutil.copytree(checkpoint_path(home, step), checkpoint_path(run, step), copy_function=_link)
     run.write_status("stopped", attempt=-1)
-    try:
-        yield run
-    finally:
-        if running_evidence(view := View.read(run)):
-            backend_of(view.backend).end(view)
-    shutil.rmtree(run.all_runs, ignore_errors=True)
-    with suppress(OSError):  # there are other replays
-        run.all_runs.parent.rmdir()
 
 
 def _needed(work: Interval, begun: RunDir | None) -> set[int]:
