@@ -62,7 +62,7 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
     saver = Saver(progress=progress, counts=SampleCounts(attempt.number), world=world, model=model,
                   time_spent=time_spent, checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
-                  steps=StepRecorder(world, attempt.steps, progress.step),
+                  steps=StepRecorder(world, attempt.steps, progress.step, own_losses=config.virtual_ranks is None),
                   stops_at_nonfinite=config.on_nonfinite == "stop", check_skipped=too_many_skipped,
                   names=lambda: sample_names(sets.train) or ())
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),

@@ -58,7 +58,7 @@ class MicroBatches:
     @property
     def reduces_late(self) -> bool:
         """Whether the gradients of the ranks are summed after the backward pass, and not during it."""
-        return self.searches and self.world.size > 1
+        return self.searches and not self.world.is_alone
 
     def parts(self, size: int) -> list[range]:
         """The rows of the micro-batches of `size` samples."""
@@ -96,7 +96,7 @@ class MicroBatches:
     def _agreed(self, rank: int) -> int:
         """The highest of the ranks that are out of memory; -1 if none is."""
         found = torch.tensor(rank)
-        if self.world.size > 1:
+        if not self.world.is_alone:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 

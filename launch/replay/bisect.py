@@ -133,8 +133,9 @@ def differing_keys(one: RunDir, other: RunDir) -> list[str]:
     found = found[:MOST] + ([f"{len(found) - MOST} more keys of the config"] if len(found) > MOST else [])
     views = View.read(one), View.read(other)
     shapes = [view.plan.topology for view in views]
-    for name, before, after in (("ranks", shapes[0].world_size, shapes[1].world_size),
-                                ("threads of a rank", shapes[0].threads, shapes[1].threads)):
+    virtual = mine.get("virtual_ranks") is not None and mine.get("virtual_ranks") == theirs.get("virtual_ranks")
+    for name, before, after in (("ranks", *(0 if virtual else shape.world_size for shape in shapes)),
+                                ("threads of a rank", *(shape.threads for shape in shapes))):
         found += [f"{name}: {before} in A, {after} in B"] if before != after else []
     found += _code(one, other)
     if views[0].versions and views[1].versions:
