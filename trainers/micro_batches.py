@@ -90,8 +90,8 @@ class MicroBatches:
             torch.cuda.empty_cache()
         self.size = -(-tried // 2)
         if self.world.is_main:
-            print(hang("memory     ", f"rank {rank} is out of memory with {tried} samples at a time: from here on, each "
-                                      f"rank computes at most {self.size} at a time"), flush=True)
+            print(hang("memory     ", f"rank {rank} is out of memory with {tried} samples at a time: from here on, "
+                                      f"each rank computes at most {self.size} at a time"), flush=True)
         return None
 
     def _agreed(self, rank: int) -> int:
