@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from drumbeat.configs.errors import hang
 from drumbeat.data.order import micro_batches
 from drumbeat.trainers.world import World
 
@@ -89,8 +90,8 @@ class MicroBatches:
             torch.cuda.empty_cache()
         self.size = -(-tried // 2)
         if self.world.is_main:
-            print(f"memory     rank {rank} is out of memory with {tried} samples at a time: from here on, each rank "
-                  f"computes at most {self.size} at a time", flush=True)
+            print(hang("memory     ", f"rank {rank} is out of memory with {tried} samples at a time: from here on, "
+                                      f"each rank computes at most {self.size} at a time"), flush=True)
         return None
 
     def _agreed(self, rank: int) -> int:

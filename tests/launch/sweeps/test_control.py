@@ -13,6 +13,7 @@ import pytest
 
 from drumbeat.configs.errors import ConfigError, RunError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
 from drumbeat.configs.run.sweep import Queue, SweepDir
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.sweeps import control
@@ -40,6 +41,15 @@ def test_stopped_and_resumed(tmp_path: Path, debug_here: Callable[[RunDir], None
     assert control.resume(folder) == f"s: 1 to start, 3 to resume\ndrumbeat status {folder.path}"
     assert submitted == [[0, 2, 3, 4]]
     assert (folder.read().halted, folder.read().again) == (False, (0, 2, 3))
+
+
+@pytest.mark.parametrize("end", [control.stop, control.cancel])
+def test_a_pruned_trial_stays_pruned(tmp_path: Path, end: Callable[[SweepDir], str]) -> None:
+    folder = made_sweep(tmp_path, {"seed": "0..2"}, asha=True, pruned=(1,))
+    write_trial(folder, 0, "finished")
+    pruned = write_trial(folder, 1, "stopped")
+    assert end(folder).startswith("s: no more trials start; 0 that ran ")
+    assert Status.require(pruned.status).state == "stopped"
 
 
 def test_a_finished_sweep_is_not_resumed(tmp_path: Path, submitted: list[list[int]]) -> None:
