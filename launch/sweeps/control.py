@@ -46,11 +46,8 @@ def _end(folder: SweepDir, act: Callable[[RunDir], str], state: str, what: str) 
         except SlurmUnreachableError as error:
             raise RunError(Fault(what="no more trials start, but SLURM does not answer: its jobs are still queued",
                                  where=str(folder.path), given=str(error), remedy="Try again later.")) from None
-<<<<<<< HEAD
-    live = [one for one in states_of(folder, sweep) if one.state not in (*ENDED, WAITING, REFUSED, "damaged")]
-=======
-    live = [one for one in states_of(folder, sweep) if one.state not in (*ENDED, WAITING, PRUNED, "damaged")]
->>>>>>> newcomer
+    live = [one for one in states_of(folder, sweep)
+            if one.state not in (*ENDED, WAITING, REFUSED, PRUNED, "damaged")]
     problems = []
     for one in live:
         try:
