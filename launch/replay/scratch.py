@@ -27,6 +27,7 @@ from drumbeat.configs.load import reload
 from drumbeat.configs.run.checkpoint_records import ConfigChange
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.manifest import checkpoint_path, damage, progress_at, saved_steps
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.replay_records import ReplayRequest
@@ -76,7 +77,12 @@ def interval(run: RunDir, step: int, log: StepLog, *, beyond: bool = False) -> I
     whole = (one for one in saved_steps(run) if one < step and not damage(checkpoint_path(run, one)))
     start = next(whole, 0)
     attempts = [log.attempt_of(min(one, log.last)) for one in range(start + 1, step + 1)]
-    widths = {attempt.ranks for attempt in attempts if attempt}
+    if not (widths := {attempt.ranks for attempt in attempts if attempt}):
+        fork = Fork.read(run.fork)
+        raise RunError(Fault(what=f"step {step:,} is not in the run's log", where=short(run.path),
+                             given=f"--step {step}" + (f"; the run is a fork of {fork.text}" if fork else ""),
+                             remedy=f"Its parent took the step: drumbeat replay {fork.parent} --step {step}" if fork
+                             else "Choose a later one."))
     changes = _changes(run)
     between = [change for change in changes if start < change.step < step]
     if len(widths) > 1 or between:
@@ -114,6 +120,8 @@ def scratch(work: Interval, *, debugs: bool = False, rank: int = 0, begun: RunDi
         copy_snapshot(code, run.path / "code")
         plan = Snapshot.require(code / "snapshot.json").relocate(plan, run.path / "code")
     plan.write(run.plan)
+    if fork := Fork.read(work.run.fork):
+        fork.write(run.fork)  # the steps of its prefix have the config of its parent
     ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks).write(run.replay)
     for step in _needed(work, begun):
         home = begun if begun and checkpoint_path(begun, step).exists() else work.run

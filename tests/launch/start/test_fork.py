@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from drumbeat.configs.errors import RunError
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.fork import Fork
+from drumbeat.configs.run.fork import Fork, part_of
 from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
 from drumbeat.configs.run.records import Result, Saved, Verdict
+from drumbeat.configs.run.step_log import StepLog
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.commands.fork import fork
 from drumbeat.launch.commands.main import main
+from drumbeat.launch.replay.scratch import interval, scratch
 from drumbeat.launch.runs.listing import facts
 from drumbeat.trainers import stopping
 from drumbeat.trainers.report.events import read_events
@@ -207,6 +210,10 @@ def test_a_fork_whose_checkpoint_is_lost_in_its_prefix_starts_the_right_part_aga
         if step > 25:
             shutil.rmtree(checkpoint_path(child, step))
     (checkpoint_path(child, 25) / "model.safetensors").write_bytes(b"")
+    with scratch(interval(child, 25, StepLog.read(child))) as replayed:
+        assert part_of(replayed, 24) == part_of(child, 24) is not None
+    with pytest.raises(RunError, match=f"Its parent took the step: drumbeat replay {parent.id}"):
+        interval(child, 10, StepLog.read(child))
     child.result.unlink()
     write_state(child, "failed")
     with pytest.raises(Exception, match="the run continues from step-00000024, where its config was another one"):
