@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from drumbeat.data.fast_path import has_pixels
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers, UInt64s, key
+from drumbeat.data.sample_names import sample_groups, sample_names, told
 from drumbeat.data.sampling import labels_of
 
 TOLERANCE = Fraction(1, 10**9)
@@ -127,7 +128,7 @@ class Split:
         """The names or groups of this part."""
         chosen = np.zeros(len(self.of), dtype=np.bool_)
         chosen[self.indices] = True
-        return compress(getattr(self.of, of)(), chosen.tolist())
+        return compress(told(self.of, of), chosen.tolist())
 
     def _target(self, index: int) -> Any:
         return self.of.target(int(self.indices[index]))  # type: ignore[attr-defined]
@@ -169,10 +170,8 @@ def _edges(part: str, fractions: Mapping[str, float]) -> tuple[Fraction, Fractio
 
 
 def _names(of: Any) -> list[str]:
-    names = list(of.names()) if hasattr(of, "names") else list(map(str, range(len(of))))
-    if len(names) != len(of):
-        raise ValueError(f"{type(of).__name__} has {len(of)} samples, but names() returns {len(names)} names")
-    return names
+    names = sample_names(of)
+    return list(map(str, range(len(of)))) if names is None else names
 
 
 def _hashes(names: Iterable[str], hash_key: bytes) -> UInt64s:
@@ -191,10 +190,10 @@ def _groups(of: Any, group: str | None) -> list[str]:
     """The group of each sample: what the set tells, or the text of each name's group, or the name itself if it does not
     match."""
     if group is None:
-        if not hasattr(of, "groups"):
+        if (groups := sample_groups(of)) is None:
             raise ValueError(f"by: group needs group: (a regular expression), because {type(of).__name__} does not "
                              "tell the groups of its samples")
-        return list(of.groups())
+        return groups
     names = _names(of)
     try:
         pattern = re.compile(group)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from drumbeat.data.sample_names import told
+
 NOT_THEIRS = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 LONGEST = 300
@@ -100,7 +102,7 @@ def _is_ours(error: BaseException) -> bool:
 def name_of(samples: Any, index: int) -> str:
     """The name of a sample, for example its file; '' if the set does not know it."""
     try:
-        names = samples.names()
+        names = told(samples, "names")
         return str(names[index] if hasattr(names, "__getitem__") else next(islice(names, index, None)))
     except Exception:  # for a message about another error
         return ""

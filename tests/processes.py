@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,15 @@ def alive(process: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def names_of(processes: Iterable[int]) -> dict[int, str]:
+    """The names of processes, without those that end meanwhile."""
+    found = {}
+    for process in processes:
+        with suppress(OSError):
+            found[process] = Path(f"/proc/{process}/comm").read_text().strip()
+    return found
 
 
 def kill_all(run: RunDir) -> None:

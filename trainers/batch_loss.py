@@ -67,7 +67,7 @@ class BatchLoss:
             return summed_and_logged(self.each(outputs, targets), scale / self.averaged)
         if not alone:
             raise ValueError("a loss of the whole batch cannot be computed in micro-batches: micro_batch_size: null")
-        if self.world.size > 1:
+        if not self.world.is_alone:
             sizes = [len(shard(self.batch_size, rank, self.world.size)) for rank in range(self.world.size)]
             outputs, targets = (gathered(values, self.world, sizes) for values in (outputs, targets))
         self.world.seed(key(self.seed, "loss", self.number, step))

@@ -13,6 +13,7 @@ from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.ends import SECONDS
 from drumbeat.configs.schema import Config
+from drumbeat.data.sample_names import sample_names
 from drumbeat.trainers.build import Sets, build_forward
 from drumbeat.trainers.build_phases import build_phases
 from drumbeat.trainers.checkpoints.manager import Checkpoint, Checkpoints
@@ -61,9 +62,9 @@ def build_training(config: Config, sets: Sets, world: World, model: nn.Module, t
     too_many_skipped = partial(check_skipped, n=len(sets.train), most=config.data.max_skipped)
     saver = Saver(progress=progress, counts=SampleCounts(attempt.number), world=world, model=model,
                   time_spent=time_spent, checkpoints=checkpoints, coordinator=coordinator, tracker=tracker,
-                  steps=StepRecorder(world, attempt.steps, progress.step),
+                  steps=StepRecorder(world, attempt.steps, progress.step, own_losses=config.virtual_ranks is None),
                   stops_at_nonfinite=config.on_nonfinite == "stop", check_skipped=too_many_skipped,
-                  names=getattr(sets.train, "names", tuple))
+                  names=lambda: sample_names(sets.train) or ())
     log = TrainingLog(world=world, tracker=tracker, total_steps=sum(phase.schedule.steps for phase in phases),
                       smoothing_steps=config.tracking.loss_smoothing_steps, first_step_file=attempt.first_step,
                       forward=forward, images=config.tracking.images, check_skipped=too_many_skipped,

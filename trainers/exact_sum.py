@@ -122,10 +122,10 @@ class ExactSum:
         return True
 
     def loss(self) -> Tensor:
-        """This rank's part of the loss of the step, float64: on rank 0 the sum over all parts, and 0 on the others; NaN
-        there too if it is not finite."""
+        """This rank's part of the loss of the step, float64: on rank 0 the sum over all parts, and 0 on the others; the
+        same on all if it is NaN or Inf, and so is the sum of theirs."""
         total: Tensor = self.losses.sum()
-        return total if self.world.is_main else total * 0
+        return total if self.world.is_main else total.where(~total.isfinite(), 0)
 
     def state(self) -> dict[str, int]:
         """The exponents of the quanta by the parameters' names. The sums of the next step depend on them."""

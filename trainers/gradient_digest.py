@@ -108,15 +108,19 @@ def _words(flat: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 class OwnGradients:
-    """Digests of this rank's own gradients, before DistributedDataParallel averages them."""
+    """Digests of this rank's own gradients, before they are averaged or summed over the ranks."""
 
     def __init__(self, replica: torch.nn.Module) -> None:
-        """Without DistributedDataParallel, there are none."""
+        """Without DistributedDataParallel, there are those that it is told of (`see`)."""
         self.sums: list[Tensor] = []
         if isinstance(replica, DistributedDataParallel):
             self.size = torch.distributed.get_world_size()
             self.scale = 1 / self.size
             replica.register_comm_hook(self, lambda own, bucket: _reduce(own, bucket))  # torch reads annotations
+
+    def see(self, values: Tensor) -> None:
+        """Takes the digest of all gradients, [n], in place of those before."""
+        self.sums = [_sum(values)]
 
     def take(self) -> Tensor | None:
         """int64 [n]: the sums of the last backward pass, one for each of DistributedDataParallel's buckets."""

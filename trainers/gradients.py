@@ -18,7 +18,7 @@ from drumbeat.data.order import key
 from drumbeat.data.structure import rows
 from drumbeat.trainers.batch_loss import BatchLoss
 from drumbeat.trainers.blame import blame
-from drumbeat.trainers.checkpoints.extra_state import restorer
+from drumbeat.trainers.checkpoints.extra_state import has_extra_state, restorer
 from drumbeat.trainers.checkpoints.state import parameter_names
 from drumbeat.trainers.exact_sum import ExactSum
 from drumbeat.trainers.forward import Forward, call
@@ -53,6 +53,7 @@ class Gradients:
         self.scaler = GradScaler(world.device.type) if forward.fp16 else None
         self.checks_finite = checks_finite or forward.fp16
         self.buffers = Buffers(model, frozen)
+        self.has_extra_state = any(map(has_extra_state, model.modules()))
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.names = parameter_names(model)
         self.exact = ExactSum({one: self.names[one] for one in self.trained}, self.division, world) if (
@@ -75,12 +76,18 @@ class Gradients:
         scale = self.loss.scale(targets)  # which may wait for the other ranks
         self.times.begin(sum(len(part.positions) for part in parts))
         passes = partial(self._passes, parts, targets, step, scale)
+        if self.exact is not None and self.has_extra_state:
+            passes = partial(passes, begin=restorer(self.model))
         loss = self._fitting(passes) if self.micro_batches.searches else passes()
         if self.exact is not None:
             self.times.own_gradients()
+            self._see_own()
             while not self.exact.reduce():
                 passes()
+                self._see_own()
             self.buffers.share(self.world)
+            if self.has_extra_state:
+                self.world.broadcast_extra_state(self.model)
             loss = self.exact.loss()
         elif self.micro_batches.reduces_late and first:  # DistributedDataParallel has to see the order of the gradients
             self.discard()
@@ -100,11 +107,13 @@ class Gradients:
         return loss
 
     def _passes(self, parts: Sequence[Batch], targets: Sequence[Any], step: int, scale: Tensor | float,
-                *, reduces: bool = True) -> Tensor:
-        """The forward and backward passes of a step. Those of part 0 are rank 0's last ones, so their buffers stay."""
+                *, reduces: bool = True, begin: Callable[[], None] = lambda: None) -> Tensor:
+        """The forward and backward passes of a step. Those of part 0 are rank 0's last ones, so their buffers stay.
+        `begin` is called before each part."""
         self.sample_losses = []
         for number, part, own in reversed([*zip(self.division.own, parts, targets, strict=True)]):
             self.buffers.keep()
+            begin()
             self.world.seed(key(self.seed, "step", self.number, step, number))
             begin_part(number)
             size, inputs = len(part.positions), self.forward.inputs(part.inputs)
@@ -120,6 +129,11 @@ class Gradients:
             if self.exact is not None:
                 self.exact.add(number, loss)
         return loss
+
+    def _see_own(self) -> None:
+        """Takes a digest of this rank's part of the exact sum, before it is reduced."""
+        if self.exact is not None and self.world.size > 1:
+            self.own.see(self.exact.flat)
 
     def _alone(self, inputs: Any, targets: Any, size: int, part: range) -> None:
         """The losses of one sample, to find out whether it fails."""

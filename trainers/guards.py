@@ -11,7 +11,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from drumbeat.data.loader import Batch
 from drumbeat.trainers.world import World
@@ -36,6 +37,10 @@ class DivergedError(Exception):
     """The weights of the ranks differ."""
 
 
+WRITERS = (_BatchNorm.forward, _InstanceNorm.forward)
+"""Torch's norms: their running statistics are for evaluation. A subclass with another forward pass may read them."""
+
+
 class Buffers:
     """A copy of the buffers that a forward pass may change: those of all modules that are not frozen.
 
@@ -49,9 +54,9 @@ class Buffers:
         moving = [module for module in model.modules() if module not in still]
         self.places = [(module._buffers, name) for module in moving
                        for name, value in module._buffers.items() if value is not None]
-        self.read = [(buffers, name) for module in moving if not isinstance(module, _NormBase)
+        self.read = [(buffers, name) for module in moving if type(module).forward not in WRITERS
                      for buffers, name in self.places if buffers is module._buffers]
-        """Those that a forward pass in training may depend on: BatchNorm's running statistics are for evaluation."""
+        """Those that a forward pass in training may depend on."""
         self.live: list[Tensor | None] = []
         """The buffers at the last `keep`, by place."""
         self.groups: list[tuple[list[Tensor], list[Tensor]]] = []

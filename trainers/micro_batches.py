@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from drumbeat.configs.errors import hang
 from drumbeat.data.order import micro_batches
 from drumbeat.trainers.world import World
 
@@ -58,7 +59,7 @@ class MicroBatches:
     @property
     def reduces_late(self) -> bool:
         """Whether the gradients of the ranks are summed after the backward pass, and not during it."""
-        return self.searches and self.world.size > 1
+        return self.searches and not self.world.is_alone
 
     def parts(self, size: int) -> list[range]:
         """The rows of the micro-batches of `size` samples."""
@@ -89,14 +90,14 @@ class MicroBatches:
             torch.cuda.empty_cache()
         self.size = -(-tried // 2)
         if self.world.is_main:
-            print(f"memory     rank {rank} is out of memory with {tried} samples at a time: from here on, each rank "
-                  f"computes at most {self.size} at a time", flush=True)
+            print(hang("memory     ", f"rank {rank} is out of memory with {tried} samples at a time: from here on, "
+                                      f"each rank computes at most {self.size} at a time"), flush=True)
         return None
 
     def _agreed(self, rank: int) -> int:
         """The highest of the ranks that are out of memory; -1 if none is."""
         found = torch.tensor(rank)
-        if self.world.size > 1:
+        if not self.world.is_alone:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 

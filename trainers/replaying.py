@@ -18,7 +18,8 @@ from drumbeat.trainers.phase_runner import PhaseRunner
 from drumbeat.trainers.world import World
 
 VARIABLES = """runner.model is the model, parts[0].inputs and parts[0].targets are the
-samples, and parts[0].indices their indices. s steps into the line, c computes it and ends."""
+samples, and parts[0].indices their indices. s steps into the line, c computes
+it and ends, q ends at once."""
 
 
 class LoneRank(World):

@@ -22,9 +22,11 @@ MOST_VALUES = 2**18
 class StepRecorder:
     """Records the steps of this attempt. What a step adds stays on the device until `flush`."""
 
-    def __init__(self, world: World, path: Path, step: int) -> None:
-        """The first step to be recorded is the one after `step`."""
+    def __init__(self, world: World, path: Path, step: int, *, own_losses: bool = True) -> None:
+        """The first step to be recorded is the one after `step`. `own_losses` says whether a rank's part of the loss is
+        that of its own samples; otherwise the digests of its gradients include that."""
         self.world = world
+        self.own_losses = own_losses
         self.path = path
         self.first = step + 1
         self.rows: list[Tensor] = []
@@ -85,7 +87,7 @@ class StepRecorder:
         loss[[*self.skipped]] |= SKIPPED
         records = torch.stack([loss, digests], 1).view(torch.uint8)
         if self.world.size > 1:
-            each = parts[:, 0] * GOLDEN + parts[:, 1] * 3
+            each = parts[:, 0] * (GOLDEN if self.own_losses else 0) + parts[:, 1] * 3
             each = (each ^ (each >> 32)).to(torch.int32).T.contiguous()
             records = torch.cat([records, each.view(torch.uint8)], 1)
         assert records.shape[1] >= STEP.size

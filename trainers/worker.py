@@ -117,7 +117,7 @@ def main(run_dir: str, attempt_number: int) -> None:
             try:
                 training.saver.tracker.status(now=True, seconds=training.time_spent.seconds)
                 end = training.run()
-                finish(run, attempt, config, training, end, None if request else part)
+                finish(run, attempt, config, training, end, part)
             except BaseException as error:  # inside: when this rank leaves the group, the others fail and may kill it
                 write_error(attempt, error, step=training.progress.step)
                 training.checkpoints.wait_briefly()

@@ -76,6 +76,10 @@ class World:
     def broadcast_model(self, model: nn.Module) -> None:
         """Rank 0's parameters, buffers and extra state on every rank, in place."""
         self.broadcast_each(chain(model.parameters(), model.buffers()))
+        self.broadcast_extra_state(model)
+
+    def broadcast_extra_state(self, model: nn.Module) -> None:
+        """Rank 0's extra state on every rank."""
         if not self.is_alone and any(map(extra_state.has_extra_state, model.modules())):
             text = self.share(extra_state.as_text(model) if self.is_main else "")
             if not self.is_main:

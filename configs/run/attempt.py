@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.files import json_text, write_first, write_text
 from drumbeat.configs.run.rank_records import IdleGpus
 from drumbeat.configs.run.records import MORE_NODES, NodeDown, RankError, StopRequest
 
@@ -149,9 +149,13 @@ class Attempt:
             write_text(self.node_failed, "", durable=False)
 
     def request_stop(self, reason: str) -> None:
-        """Asks the ranks to save at their next common step and exit. A request stays, unless it is for more nodes."""
-        if (before := StopRequest.read(self.stop)) is None or before.reason == MORE_NODES != reason:
-            StopRequest(reason=reason).write(self.stop)
+        """Asks the ranks to save at their next common step and exit. The first request stays, whoever else asks at the
+        same time, unless it is for more nodes."""
+        request = StopRequest(reason=reason)
+        if not self.stop.exists() and write_first(self.stop, json_text(request.as_json())):
+            return
+        if (before := StopRequest.read(self.stop)) and before.reason == MORE_NODES != reason:
+            request.write(self.stop)
 
     def report_ready(self, node: int) -> None:
         """Records that a node which is left out is well."""

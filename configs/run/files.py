@@ -3,6 +3,7 @@ leads out of the run's folder."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -24,6 +25,9 @@ DEEP = re.compile("attempts|checkpoints|evaluation|tensorboard")
 SHALLOW = re.compile("nondeterministic|notifications|tensorboard|trackers|submitit|code(-[0-9]+)?")
 """The files in a run's folder, the folders in it that hold folders, and those that hold files."""
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
+"""Errors of link(2) on a file system without hard links."""
+
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
          tuple: "a list", dict: "an object"}
 """The names of types in errors."""
@@ -44,6 +48,16 @@ def write_text(path: Path, text: str, *, durable: bool = True, private: bool = F
     failure, at the cost of a disk flush. Raises `OSError`; in a process that waits for its disk (`disk.wait_for_disk`),
     only after that time."""
     persist(partial(_replace, path, text, durable=durable, private=private or _is_private(path)))
+
+
+def write_first(path: Path, text: str) -> bool:
+    """Writes a file like `write_text`, unless it exists already: of several writers, one does. Returns whether this one
+    did. Raises `OSError`."""
+    try:
+        persist(partial(_replace, path, text, durable=True, first=True))
+    except FileExistsError:
+        return False
+    return True
 
 
 def write_soon(path: Path, text: str, size: int) -> bool:
@@ -70,7 +84,7 @@ def _is_private(path: Path) -> bool:
         return False
 
 
-def _replace(path: Path, text: str, *, durable: bool, private: bool = False) -> None:
+def _replace(path: Path, text: str, *, durable: bool, private: bool = False, first: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.tmp")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666)
@@ -79,13 +93,25 @@ def _replace(path: Path, text: str, *, durable: bool, private: bool = False) -> 
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        (_link if first else os.replace)(temporary, path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
     finally:
         with suppress(OSError):  # a read-only disk accepts no removal either
             temporary.unlink()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gives a file its name. Raises `FileExistsError` if another has it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.replace(target)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

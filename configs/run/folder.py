@@ -73,7 +73,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        """Locked by the command that starts, stops or cancels the run (`lock.py`)."""
+        """Locked by the command that starts, stops, cancels or cleans the run (`lock.py`)."""
         return self.path / "lock.json"
 
     @property

@@ -1,4 +1,4 @@
-"""The lock of a run: one command at a time starts, resumes, stops or cancels it.
+"""The lock of a run: one command at a time starts, resumes, stops, cancels or cleans it.
 
 It is a lock of flock(2) on RUN/lock.json, which the kernel frees however its holder ends. The file names the holder.
 Linux forwards such locks to NFS servers, so they also hold between machines, unless the file system is mounted without
@@ -43,7 +43,7 @@ def changing(run: RunDir, command: str, *, wait: bool = False) -> Iterator[None]
     """Holds the lock of a run, whose folder must exist, on behalf of a `command`: "resume". While another command holds
     it, waits with a message, or raises `RunError` without `wait`. Raises `RunError` if the run belongs to another user
     who does not allow it. Does nothing on a file system without locks, or if the disk is full."""
-    handle = _open(run)
+    handle = open_lock(run.path, run.lock)
     try:
         if handle is not None and _acquire(handle, run, wait=wait):
             text = json.dumps(Change(command=command).as_json())
@@ -85,28 +85,28 @@ def lock_problem(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> s
     return ""
 
 
-def _open(run: RunDir) -> int | None:
-    """The open file of the lock, which those may open who may write to the run's folder: any reader could hold it for
-    ever. The owner makes it. None if it cannot exist: on a disk that is full or read-only, and for another user in a
-    run of an older version."""
-    folder = run.path.stat()
+def open_lock(path: Path, lock: Path, what: str = "run") -> int | None:
+    """The open file of the lock of a run, or of something else (`what`), in the folder `path`. Those may open it who
+    may write to the folder: any reader could hold it for ever. The owner makes it. None if it cannot exist: on a disk
+    that is full or read-only, and for another user in a run of an older version. Raises `RunError`."""
+    folder = path.stat()
     is_owner = os.geteuid() in (0, folder.st_uid)
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(run.lock, flags | (os.O_CREAT if is_owner else 0), 0o600)
+        handle = os.open(lock, flags | (os.O_CREAT if is_owner else 0), 0o600)
     except PermissionError:
-        raise RunError(Fault(what="you may not change this run", where=str(run.path),
+        raise RunError(Fault(what=f"you may not change this {what}", where=str(path),
                              given=f"it belongs to {user_name(folder.st_uid)}", remedy="Ask its owner.")) from None
     except OSError as error:
         if error.errno in TEMPORARY:
             return None
-        raise RunError(Fault(what=f"the run cannot be locked: {error.strerror}", where=str(run.lock),
+        raise RunError(Fault(what=f"the {what} cannot be locked: {error.strerror}", where=str(lock),
                              remedy="Remove this file.")) from None
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         os.close(handle)
-        raise RunError(Fault(what="the run cannot be locked: its lock is no regular file, or has another name, too",
-                             where=str(run.lock), remedy="Remove this file."))
+        raise RunError(Fault(what=f"the {what} cannot be locked: its lock is no regular file, or has another name, "
+                                  "too", where=str(lock), remedy="Remove this file."))
     with suppress(OSError):  # a file system without owners or modes
         if os.geteuid() == 0 and folder.st_uid != 0:  # root must not lock the owner out
             os.fchown(handle, folder.st_uid, -1)

@@ -23,6 +23,8 @@ STEP = re.compile("step-([0-9]{8,})")
 """The name of a checkpoint's folder."""
 QUARANTINED = "quarantined-"
 """What comes before the name of a damaged checkpoint's folder, which no run resumes from."""
+REMAINS = "state.json"
+"""What `drumbeat clean --all-but-best` leaves of a finished run's newest checkpoint: its ledger and its metrics."""
 
 
 def checkpoint_path(run: RunDir, step: int) -> Path:
@@ -75,8 +77,18 @@ def progress_at(path: Path) -> Progress | None:
     return state.progress if state else None
 
 
+def has_no_weights(path: Path) -> bool:
+    """Whether a checkpoint's weights were removed on purpose, and its `REMAINS` are left."""
+    try:
+        return [entry.name for entry in os.scandir(path)] == [REMAINS]
+    except OSError:
+        return False
+
+
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint; '' if all files have the sizes and digests in its manifest."""
+    if has_no_weights(path):
+        return "its weights have been removed (drumbeat clean --all-but-best)"
     if (found := written_format(path)) != FORMAT:
         return f"format {found}, this version reads {FORMAT}"
     try:

@@ -72,7 +72,7 @@ class Job(Record):
 @dataclass(frozen=True, kw_only=True)
 class Change(Record):
     """lock.json: the command that is changing the run, or was the last to do so. Written by this command, which locks
-    the file (flock) while it starts, resumes, stops or cancels the run."""
+    the file (flock) while it starts, resumes, stops, cancels or cleans the run."""
 
     command: str
     pid: int = field(default_factory=os.getpid)

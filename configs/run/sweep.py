@@ -23,9 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.lock import open_lock
 from drumbeat.configs.run.processes import process_space
 from drumbeat.configs.run.record import Record
 from drumbeat.configs.run.records import BackendName
+
+QUEUE_LOCK = ".queue.lock"
+MOMENT = 1.0
+"""Seconds to wait for the queue's lock in any case: `queue_is_running` takes it for an instant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,8 @@ class Sweep(Record):
     """The sampler of optuna that chooses the values; '' if they are drawn independently."""
     halted: bool = False
     """Whether it was stopped or cancelled, so that no trial may start."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why trials could not be started, by their numbers; until the sweep is resumed."""
     jobs: tuple[str, ...] = ()
     """The job arrays that SLURM has accepted, by their ids."""
 
@@ -87,7 +94,7 @@ class Sweep(Record):
 @dataclass(frozen=True, kw_only=True)
 class Queue(Record):
     """sweep_queue.json: the process that starts the trials of a sweep on this machine. Written by that process, which
-    locks the file (flock) while it runs."""
+    holds a lock (flock) while it runs."""
 
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
@@ -140,21 +147,51 @@ class SweepDir:
 
     @contextmanager
     def changing(self) -> Iterator[Sweep]:
-        """The sweep, while nobody else changes its record."""
-        with open(self.path / ".sweep.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """The sweep, while nobody else changes its record. Raises `RunError` if it belongs to another user who does not
+        allow it."""
+        with self._open_lock(".sweep.lock") as lock:
+            if lock is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield self.read()
 
+    @contextmanager
+    def queue_lock(self) -> Iterator[int | None]:
+        """Holds the lock of the sweep's queue, and yields its open file; None if another process holds it. Raises
+        `RunError` as `changing`."""
+        with self._open_lock(QUEUE_LOCK) as lock:
+            until = time.monotonic() + MOMENT
+            while lock is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > until:
+                        lock = None
+                    time.sleep(0.01)
+            yield lock
+
     def queue_is_running(self) -> bool:
-        """Whether the process that starts the trials is running, as far as its lock shows."""
+        """Whether the process that starts the trials is running: as its lock shows, or, to other users, its record."""
         try:
-            with open(self.queue) as lock:
+            with open(self.path / QUEUE_LOCK, "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
+        except PermissionError:
+            found = Queue.read(self.queue)
+            return bool(found and found.space == process_space() and Path(f"/proc/{found.pid}").exists())
         except OSError:
             return True
         return False
+
+    @contextmanager
+    def _open_lock(self, name: str) -> Iterator[int | None]:
+        handle = open_lock(self.path, self.path / name, "sweep")
+        try:
+            yield handle
+        finally:
+            if handle is not None:
+                os.close(handle)
 
 
 def differing(trials: Sequence[Trial]) -> list[str]:

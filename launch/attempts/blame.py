@@ -79,13 +79,13 @@ def unreachable(attempt: Attempt) -> dict[str, str]:
 
 def lost(attempt: Attempt, broken_again: Collection[str]) -> dict[int, str]:
     """The nodes without which the next attempt may succeed, by their places in this one, with their names: those on
-    which a check found something, or those that did not connect to the first node in time, and those that are
-    `broken_again`."""
+    which a check found something, or whose launcher has not started meanwhile; otherwise those that did not connect to
+    the first node in time; and those that are `broken_again`."""
     names = dict(enumerate(nodes_of(attempt)))
     ups, downs = {place: NodeUp.read(attempt.node_up(place)) for place in names}, reports(attempt)
     names |= {place: up.host for place, up in ups.items() if up}
     if found := {place for place, down in downs.items() if down.check}:
-        pass
+        found |= {place for place, up in ups.items() if up is None}
     elif any(down.message for down in downs.values()) and (first := ups.get(0)) and first.connection_error == "":
         found = {place for place, up in ups.items() if up is None or up.connection_error != ""}
     return {place: name for place, name in names.items() if place in found or name in broken_again}

@@ -1,11 +1,12 @@
-"""Starts a run for the Python API, by the command `run`, `resume` or `rerun`, in a process of its own.
+"""Starts a run or a sweep for the Python API, by the command `run`, `resume`, `rerun` or `sweep`, in a process of its
+own.
 
     python -m drumbeat.launch.commands.from_python ANSWER COMMAND ...
 
 A start changes the environment of its process, handles signals, and leaves a run behind that must outlive it. A
 notebook has threads, its own handlers of signals, and a group of processes that ends with its kernel. So the start
-happens in a new session. The caller prints what it prints, and finds in the file ANSWER the folder of the run, or the
-faults.
+happens in a new session. The caller prints what it prints, and finds in the file ANSWER the folder of what was
+started, or the faults.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from typing import Any
 from drumbeat.configs import errors, importing
 from drumbeat.configs.errors import Fault, LaunchError, UserError
 from drumbeat.configs.output_file import disk_fault
-from drumbeat.configs.run.folder import RunDir
 from drumbeat.launch.commands.main import as_command, parse
 from drumbeat.launch.start.start import start
+from drumbeat.launch.sweeps.resolve import Planned
+from drumbeat.launch.sweeps.start import start_planned
 
 
-def start_run(words: Sequence[str]) -> RunDir:
-    """Types a command that starts a run, without staying attached to it, and prints what it prints. Returns the run.
-    Raises the command's `UserError`. An interrupt (Ctrl-C) ends the start, and leaves nothing behind unless the job is
-    submitted already."""
+def start_detached(words: Sequence[str]) -> Path:
+    """Types a command that starts something, without staying attached to it, and prints what it prints. Returns its
+    folder. Raises the command's `UserError`. An interrupt (Ctrl-C) ends the start, and leaves nothing behind unless the
+    job is submitted already."""
     with TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
         with subprocess.Popen(
@@ -50,7 +52,7 @@ def start_run(words: Sequence[str]) -> RunDir:
                 raise
         found = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else {}
     if "folder" in found:
-        return RunDir(Path(found["folder"]))
+        return Path(found["folder"])
     if "faults" in found:
         raise getattr(errors, found["error"])(*(Fault(**fault) for fault in found["faults"]))
     raise LaunchError(Fault(what=f"the start ended with exit code {process.returncode} and no result",
@@ -58,10 +60,13 @@ def start_run(words: Sequence[str]) -> RunDir:
 
 
 def answer_to(words: Sequence[str]) -> dict[str, Any]:
-    """Starts the run. Returns its folder, or the faults."""
+    """Starts a run or a sweep. Returns its folder, or the faults."""
     try:
         args = parse([*words])
         spec = args.command.resolve(args)
+        if isinstance(spec, Planned):
+            start_planned(spec)
+            return {"folder": str(spec.folder.path)}
         start(spec, detach=True)
         return {"folder": str(spec.run_dir.path)}
     except UserError as error:

@@ -28,6 +28,7 @@ from drumbeat.launch.commands import (
     cache,
     cancel,
     checkpoints,
+    clean,
     compare,
     completion,
     demo_data,
@@ -62,7 +63,7 @@ COMMANDS: dict[str, ModuleType] = {
         ls, status, why, logs, stop, cancel, profile, nodes,
         verify, replay, bisect,
         checkpoints, evaluate, predict, compare, export, report, tensorboard, track,
-        show, doctor, drill, cache, completion, demo_data)
+        clean, show, doctor, drill, cache, completion, demo_data)
 }
 
 ABOUT = "Train PyTorch models from one config, on any machine.\n\n" + "\n".join(

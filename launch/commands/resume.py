@@ -43,6 +43,6 @@ def run(args: argparse.Namespace) -> int:
 
     if sweep := find_sweep(args.run, Path(args.runs)):
         control.check_unchanged(args)
-        print(control.resume(sweep))
+        print(control.resume(sweep, args.trust))
         return 0
     return start(resolve(args), dry_run=args.dry_run, detach=args.detach)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drumbeat.launch.commands.arguments import add_no_snapshot, add_runs, integer, node_count
+from drumbeat.launch.commands.arguments import add_no_snapshot, add_runs, add_trust, integer, node_count
+
+if TYPE_CHECKING:
+    from drumbeat.launch.sweeps.resolve import Planned
 
 HELP = "train a config with many values"
 
@@ -59,16 +63,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--dry-run", action="store_true", help="print what would run, and start nothing")
     what.add_argument("--no-preflight", action="store_true", help="do not check model, data and cluster first")
     add_runs(what)
+    add_trust(what)
     add_no_snapshot(what)
     parser.set_defaults(debug=False, here=False, detach=False, resume=None, new_code=False, take_over=False)
 
 
-def run(args: argparse.Namespace) -> int:
+def resolve(args: argparse.Namespace) -> Planned:
+    """What is to be started. Raises a `UserError`."""
+    from drumbeat.launch.runs.trust import check_trusted
     from drumbeat.launch.sweeps.find import require_sweep
     from drumbeat.launch.sweeps.resolve import resolve_extension, resolve_sweep
-    from drumbeat.launch.sweeps.start import extend_sweep, start_sweep
 
-    if args.extend is not None:
-        folder = require_sweep(args.extend, Path(args.runs))
-        return extend_sweep(resolve_extension(args, folder, folder.read()), dry_run=args.dry_run)
-    return start_sweep(resolve_sweep(args), dry_run=args.dry_run)
+    if args.extend is None:
+        return resolve_sweep(args)
+    folder = require_sweep(args.extend, Path(args.runs))
+    check_trusted(folder, args)
+    return resolve_extension(args, folder, folder.read())
+
+
+def run(args: argparse.Namespace) -> int:
+    from drumbeat.launch.sweeps.start import start_planned
+
+    return start_planned(resolve(args), dry_run=args.dry_run)

@@ -127,9 +127,12 @@ def run_check(command: str, cancelled: Callable[[], bool]) -> Finding | None:
     """Runs the site's check. It receives none of SLURM's signals, and what it leaves running is killed. Returns None if
     it passes, or is cancelled before it ends."""
     shell = shutil.which("bash") or "sh"
-    process = subprocess.Popen([shell, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, start_new_session=True,
-                               preexec_fn=child_setup(*BLOCKED_SIGNALS))
+    try:
+        process = subprocess.Popen([shell, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, start_new_session=True,
+                                   preexec_fn=child_setup(*BLOCKED_SIGNALS))
+    except OSError as error:  # no memory, or the node's own disk does not answer
+        return Finding("failed", f"the node check cannot be run on {node_name()}: {error.strerror}")
     try:
         output, code = _watch(process, cancelled), process.returncode
     finally:

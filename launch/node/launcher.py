@@ -26,7 +26,7 @@ from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.processes import node_name
 from drumbeat.configs.run.records import MORE_NODES, Next, NodeDown, StopRequest, Verdict
 from drumbeat.launch.attempts.processes import become_subreaper
-from drumbeat.launch.attempts.verdict import TIME_LIMIT, verdict_of
+from drumbeat.launch.attempts.verdict import TERMINATED, TIME_LIMIT, verdict_of
 from drumbeat.launch.node.checks import CHECK_SECONDS, FILES_SECONDS, Finding, check_node
 from drumbeat.launch.node.claims import RunFailedError, claim_attempt, claimed_attempt
 from drumbeat.launch.node.handover import (
@@ -42,7 +42,7 @@ from drumbeat.launch.node.handover import (
 from drumbeat.launch.node.handshake import handshake
 from drumbeat.launch.node.idle_gpus import GpuWatch
 from drumbeat.launch.node.lost_nodes import remember_nodes, with_lost_nodes
-from drumbeat.launch.node.members import WIDEN_SECONDS, Members
+from drumbeat.launch.node.members import WIDEN_SECONDS, Members, seen
 from drumbeat.launch.node.states import SIGNALS, TRANSITIONS, Event, Outcome, State
 from drumbeat.launch.node.time_limit import TimeLimit
 from drumbeat.launch.node.torchrun import Agents, torchrun_order
@@ -148,8 +148,7 @@ class Launcher:
         return Outcome.CLAIMED
 
     def wait(self) -> Outcome:
-        verdict = self.members.wait(self.run, self.current, self.node)
-        return Outcome(verdict.next if verdict else "restart")
+        return Outcome(self.members.wait(self.run, self.current, self.node).next)
 
     def check(self) -> Outcome:
         self.finding = check_node(self.run, self.plan, self.current, self.place, self.is_stopped)
@@ -269,7 +268,8 @@ class Launcher:
         all_down = wait_until(lambda: all(attempt.node_down(node).exists() for node in nodes),
                               STOP_TIMEOUT if request else min(DOWN_TIMEOUT, max(STOP_TIMEOUT, self.limit.left())))
         reason = self.slurm_job.why_terminated() if self.slurm_job and request else ""
-        if reason == "terminated" and not all_down and request and request.reason != TIME_LIMIT:
+        if reason == "terminated" and request and request.reason != TIME_LIMIT and not (
+                all_down and (self.members.are_all or request.reason != TERMINATED)):
             return None
         verdict = verdict_of(self.run, attempt, restarts=self.plan.restarts, slurm=reason,
                              suspended=self.limit.suspended, spare=self.members.spare,
@@ -287,7 +287,7 @@ class Launcher:
 
     def wait_for(self, what: str, check: Callable[[], T | None]) -> T:
         """Other nodes: waits for something that the first node writes. Raises `RunFailedError` after a timeout."""
-        if (found := wait_until(check, FIRST_NODE_TIMEOUT)) is not None:
+        if (found := wait_until(partial(seen, check), FIRST_NODE_TIMEOUT)) is not None:
             return found
         raise RunFailedError(f"node {self.node}: the first node's launcher is gone; timed out waiting for {what}")
 

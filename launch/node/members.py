@@ -9,10 +9,13 @@ more, and is back when the job starts again.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from drumbeat.configs.run.attempt import Attempt
+from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan, Topology
 from drumbeat.configs.run.records import AttemptStart, Verdict
@@ -24,6 +27,8 @@ CHECK_SECONDS, LONGEST_SECONDS = 60.0, 3600.0
 WIDEN_SECONDS = 600.0
 """Seconds of an attempt before it is ended for more nodes, so that a node that comes and goes costs little time."""
 POLL_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -63,6 +68,11 @@ class Members:
         """With how many nodes fewer the run can go on."""
         return len(self.numbers) - self.plan.topology.least_nodes
 
+    @property
+    def are_all(self) -> bool:
+        """Whether no node of the job is left out."""
+        return len(self.numbers) == self.total
+
     def place(self, node: int) -> int:
         """The place of a node in the attempt; -1 if it does not take part."""
         return self.numbers.index(node) if node in self.numbers else -1
@@ -82,20 +92,28 @@ class Members:
         ready = {number for number in absent if attempt.node_ready(number).exists()}
         return tuple(sorted(absent - ready | {self.numbers[place] for place in lost}))
 
-    def wait(self, run: RunDir, attempt: Attempt, node: int) -> Verdict | None:
+    def wait(self, run: RunDir, attempt: Attempt, node: int) -> Verdict:
         """The launcher of a node that was left out: waits for the end of the attempt, and says as soon as the node can
-        take part again. Returns the verdict; None if there is a newer attempt already."""
+        take part again. Returns the verdict. It raises nothing, because SLURM would end the launchers of all nodes."""
         seconds = min(CHECK_SECONDS * 2 ** self.times_left_out, LONGEST_SECONDS)
         self.times_left_out += 1
         check_at, ready = time.monotonic() + seconds, False
-        while (verdict := Verdict.read(attempt.verdict)) is None:
-            if run.is_superseded(attempt.number):
-                return None
+        while (verdict := seen(lambda: Verdict.read(attempt.verdict))) is None:
             if not ready and time.monotonic() > check_at:
-                ready = find(run, self.plan, attempt.verdict.exists) is None
+                with suppress(OSError):  # as in `seen`
+                    if find(run, self.plan, attempt.verdict.exists) is None:
+                        attempt.report_ready(node)
+                        ready = True
                 check_at = time.monotonic() + seconds
-                if ready:
-                    attempt.report_ready(node)
             time.sleep(POLL_SECONDS)
         self.follow(verdict)
         return verdict
+
+
+def seen(read: Callable[[], T | None]) -> T | None:
+    """What is read from the run's folder; None if its disk does not answer on this node, which says nothing about the
+    run."""
+    try:
+        return read()
+    except (DamagedError, OSError):
+        return None

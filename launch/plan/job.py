@@ -199,8 +199,10 @@ def _topology(config: Config, machine: Machine) -> Topology:
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     ranks = 1 if machine.one_rank else gpus or requested.procs
     cpus = CLUSTER_CPUS_PER_RANK[device] if machine.cpus is None else max(1, machine.cpus // ranks)
-    nodes = 1 if machine.one_rank else requested.nodes or (machine.allocation.nodes if machine.allocation else 1)
-    least = requested.min_nodes
+    have, least = machine.allocation.nodes if machine.allocation else None, requested.min_nodes
+    nodes = 1 if machine.one_rank else requested.nodes or have or 1
+    if have and least is not None:  # an allocation gets no more
+        nodes = max(least, min(nodes, have))
     return Topology(nodes=nodes, ranks_per_node=ranks, device=device, cpus_per_rank=requested.cpus_per_rank or cpus,
                     min_nodes=least if least is not None and least < nodes else None,
                     threads_per_rank=1 if config.virtual_ranks and requested.cpus_per_rank is None else None)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from drumbeat.configs.errors import Fault, RunError, hang
 from drumbeat.configs.layers import short
 from drumbeat.configs.load import plain, read
-from drumbeat.configs.run.changes import differences
+from drumbeat.configs.run.changes import differences, rule_of
+from drumbeat.configs.run.code_files import differing_files
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.replay_records import ReplayedStep
 from drumbeat.configs.run.step_log import StepLog, first_difference
@@ -128,17 +129,29 @@ def differing_keys(one: RunDir, other: RunDir) -> list[str]:
     mine, theirs = plain(read(one.config)), plain(read(other.config))
     secret = {*literal_secrets(mine), *literal_secrets(theirs)}
     found = [f"{key}: {_value(key, old, secret)} in A, {_value(key, new, secret)} in B"
-             for key, old, new in differences(mine, theirs) if key != "name"]
+             for key, old, new in differences(mine, theirs) if key != "name" and rule_of(key).effect != "none"]
     found = found[:MOST] + ([f"{len(found) - MOST} more keys of the config"] if len(found) > MOST else [])
     views = View.read(one), View.read(other)
-    ranks = [view.plan.topology.world_size for view in views]
-    found += [f"ranks: {ranks[0]} in A, {ranks[1]} in B"] if ranks[0] != ranks[1] else []
-    codes = [Snapshot.require(code / "snapshot.json").text() if (code := newest_code(run.path)) else "not copied"
-             for run in (one, other)]
-    found += [f"code: {codes[0]} in A, {codes[1]} in B"] if codes[0] != codes[1] else []
+    shapes = [view.plan.topology for view in views]
+    virtual = mine.get("virtual_ranks") is not None and mine.get("virtual_ranks") == theirs.get("virtual_ranks")
+    for name, before, after in (("ranks", *(0 if virtual else shape.world_size for shape in shapes)),
+                                ("threads of a rank", *(shape.threads for shape in shapes))):
+        found += [f"{name}: {before} in A, {after} in B"] if before != after else []
+    found += _code(one, other)
     if views[0].versions and views[1].versions:
         found += different_versions(views[0].versions.versions, views[1].versions.versions, "in A", "in B")
     return found
+
+
+def _code(one: RunDir, other: RunDir) -> list[str]:
+    """In which files the code of two runs differs, by their copies of it."""
+    codes = [newest_code(run.path) for run in (one, other)]
+    copies = [code for code in codes if code]
+    if len(copies) == 2:
+        files = differing_files(*copies)
+        return [f"code: {', '.join(files[:MOST])}{_more(files)}"] if files else []
+    texts = [Snapshot.require(code / "snapshot.json").text() if code else "not copied" for code in codes]
+    return [f"code: {texts[0]} in A, {texts[1]} in B"] if copies else []
 
 
 def _value(key: str, value: object, secret: set[str]) -> str:

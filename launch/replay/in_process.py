@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bdb import BdbQuit
 from pathlib import Path
 
 from drumbeat.configs.errors import UserError
@@ -12,12 +13,14 @@ from drumbeat.launch.backends.debug import train
 
 
 def main(folder: str) -> int:
-    """Exit code."""
+    """Exit code. Who leaves pdb with q has seen enough."""
     try:
         train(JobPlan.require(RunDir(Path(folder)).plan))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except BdbQuit:
+        print("left before the end of the step")
     return 0
 
 

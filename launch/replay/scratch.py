@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import secrets
 import shutil
@@ -23,19 +22,21 @@ from dataclasses import dataclass
 
 from drumbeat.configs.errors import Fault, RunError
 from drumbeat.configs.layers import ROOT, short
-from drumbeat.configs.load import reload
-from drumbeat.configs.run.checkpoint_records import ConfigChange
+from drumbeat.configs.load import read, reload
+from drumbeat.configs.run.changes import kept
 from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.fork import Fork
+from drumbeat.configs.run.fork import Fork, kept_before, with_kept
+from drumbeat.configs.run.lock import changing
 from drumbeat.configs.run.manifest import checkpoint_path, damage, progress_at, saved_steps
-from drumbeat.configs.run.plan import JobPlan, Topology
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.replay_records import ReplayRequest
 from drumbeat.configs.run.step_log import StepLog
 from drumbeat.configs.run.view import View
 from drumbeat.configs.site import Site
 from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.plan.snapshot import Snapshot, copy_snapshot, newest_code
+from drumbeat.launch.start.changed_config import newest_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,6 @@ class Interval:
     step: int
     """The last step."""
     ranks: int
-    undone: tuple[ConfigChange, ...] = ()
-    """What resumes have changed in the config from the last step on."""
 
     @property
     def text(self) -> str:
@@ -77,28 +76,38 @@ def interval(run: RunDir, step: int, log: StepLog, *, beyond: bool = False) -> I
     whole = (one for one in saved_steps(run) if one < step and not damage(checkpoint_path(run, one)))
     start = next(whole, 0)
     attempts = [log.attempt_of(min(one, log.last)) for one in range(start + 1, step + 1)]
-    if not (widths := {attempt.ranks for attempt in attempts if attempt}):
-        fork = Fork.read(run.fork)
+    if (newest := attempts[-1]) is None:
         raise RunError(Fault(what=f"step {step:,} is not in the run's log", where=short(run.path),
-                             given=f"--step {step}" + (f"; the run is a fork of {fork.text}" if fork else ""),
-                             remedy=f"Its parent took the step: drumbeat replay {fork.parent} --step {step}" if fork
-                             else "Choose a later one."))
-    changes = _changes(run)
-    between = [change for change in changes if start < change.step < step]
-    if len(widths) > 1 or between:
+                             given=f"--step {step}", remedy=_logged_steps(run, log)))
+    widths = {attempt.ranks for attempt in attempts if attempt}
+    state = newest_state(run)
+    changes = state.progress.changes if state else ()
+    between = [change for change in changes if start < change.step < step and change.old != change.new]
+    if (len(widths) > 1 and read(run.config).virtual_ranks is None) or between:
         what = f"{between[0].key} has changed" if between else "the number of ranks has changed"
         raise RunError(Fault(what=f"{what} between steps {start:,} and {step:,}, and the checkpoint at the change is "
                              "gone", where=short(run.checkpoints), given=f"--step {step}",
                              remedy="Choose a step before the change, or one after a later checkpoint: drumbeat "
                                     "checkpoints RUN"))
-    return Interval(run=run, start=start, step=step, ranks=widths.pop(),
-                    undone=tuple(change for change in changes if change.step >= step))
+    return Interval(run=run, start=start, step=step, ranks=newest.ranks)
 
 
-def _changes(run: RunDir) -> tuple[ConfigChange, ...]:
-    """What resumes have changed in the config of a run, oldest first."""
-    states = filter(None, (progress_at(checkpoint_path(run, step)) for step in saved_steps(run)))
-    return next((progress.changes for progress in states), ())
+def _logged_steps(run: RunDir, log: StepLog) -> str:
+    """What to do about a step that is not in the log of a run: a fork does not have the steps before its start."""
+    text = f"Choose one from {next(log.steps(), log.last):,} to {log.last:,}"
+    fork = Fork.read(run.fork)
+    return f"{text}, or replay that of the run that it was forked from: {fork.parent}" if fork else f"{text}."
+
+
+def _config(run: RunDir, step: int) -> str:
+    """The config with which a run took a step, as YAML: what resumes have changed there and later is undone."""
+    own, state = reload(run.config), newest_state(run)
+    if state is None or step > state.progress.step:
+        return run.config.read_text(encoding="utf-8")
+    then = kept_before(own.config, state, step)
+    if then == kept(own.config):
+        return run.config.read_text(encoding="utf-8")
+    return reload(run.config, base=with_kept(own.config, then)).as_yaml()
 
 
 @contextmanager
@@ -106,35 +115,37 @@ def scratch(work: Interval, *, debugs: bool = False, rank: int = 0, begun: RunDi
     """The folder of a replay, which is removed in the end, and kept after an error. With `debugs`, one process computes
     the part of `rank`, from the checkpoint before the last step: if need be, that of the replay in the folder
     `begun`."""
-    old = [f"{change.key}={json.dumps(change.old)}" for change in reversed(work.undone)]
-    text = reload(work.run.config, old).as_yaml() if old else work.run.config.read_text(encoding="utf-8")
     run = RunDir.new(work.run.all_runs / ".replays" / secrets.token_hex(4), work.run.path.parent.name)
     run.checkpoints.mkdir(parents=True)
-    write_text(run.config, text, private=True)
+    with changing(RunDir(run.all_runs), "replay"):  # `drumbeat clean` removes such folders once nobody has them locked
+        _prepare(run, work, ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks), begun)
+        try:
+            yield run
+        finally:
+            if running_evidence(view := View.read(run)):
+                backend_of(view.backend).end(view)
+        shutil.rmtree(run.all_runs, ignore_errors=True)
+    with suppress(OSError):  # there are other replays
+        run.all_runs.parent.rmdir()
+
+
+def _prepare(run: RunDir, work: Interval, request: ReplayRequest, begun: RunDir | None) -> None:
+    """Writes the files that a replay starts with into its folder."""
+    write_text(run.config, _config(work.run, work.step), private=True)
     plan = JobPlan.require(work.run.plan)
-    topology = Topology(nodes=1, ranks_per_node=1 if debugs else work.ranks, device=plan.topology.device,
-                        cpus_per_rank=plan.topology.cpus_per_rank)
+    topology = dataclasses.replace(plan.topology, nodes=1, ranks_per_node=1 if request.debugs else work.ranks,
+                                   min_nodes=None)
     plan = dataclasses.replace(plan, run_dir=str(run.path), backend="local", topology=topology, allocation=None,
                                site=Site())
     if code := newest_code(work.run.path):
         copy_snapshot(code, run.path / "code")
         plan = Snapshot.require(code / "snapshot.json").relocate(plan, run.path / "code")
     plan.write(run.plan)
-    if fork := Fork.read(work.run.fork):
-        fork.write(run.fork)  # the steps of its prefix have the config of its parent
-    ReplayRequest(step=work.step, debugs=debugs, rank=rank, ranks=work.ranks).write(run.replay)
+    request.write(run.replay)
     for step in _needed(work, begun):
         home = begun if begun and checkpoint_path(begun, step).exists() else work.run
         shutil.copytree(checkpoint_path(home, step), checkpoint_path(run, step), copy_function=_link)
     run.write_status("stopped", attempt=-1)
-    try:
-        yield run
-    finally:
-        if running_evidence(view := View.read(run)):
-            backend_of(view.backend).end(view)
-    shutil.rmtree(run.all_runs, ignore_errors=True)
-    with suppress(OSError):  # there are other replays
-        run.all_runs.parent.rmdir()
 
 
 def _needed(work: Interval, begun: RunDir | None) -> set[int]:

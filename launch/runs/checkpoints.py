@@ -14,6 +14,7 @@ from drumbeat.configs.run.manifest import (
     QUARANTINED,
     checkpoint_path,
     damage,
+    has_no_weights,
     linked_checkpoint,
     progress_at,
     saved_steps,
@@ -27,7 +28,8 @@ RIGHT = (0, 2, 3, 4)
 def facts(run: RunDir) -> list[dict[str, Any]]:
     """What is known of each checkpoint, the newest first. `metrics` is the evaluation of these very weights, empty if
     they were not evaluated; `kept` are the keys of the config that keep it although there are newer ones; `damage` is
-    '' if all digests match. Raises `RunError` if there are no checkpoints."""
+    '' if all digests match, and `removed` says that `drumbeat clean` has left only the state.json. Raises `RunError` if
+    there are no checkpoints."""
     if not saved_steps(run):
         raise RunError(Fault(what="there are no checkpoints yet", where=str(run.checkpoints),
                              remedy="Find out how far the run is: drumbeat why RUN"))
@@ -48,7 +50,7 @@ def facts(run: RunDir) -> list[dict[str, Any]]:
         found.append({"step": step, "phase": phase, "bytes": size, "time": saved_at,
                       "metrics": {name: value for name, value in evaluation.items() if isinstance(value, float)},
                       "last": path == last, "best": path == best, "kept": _kept_by(newest, step), "damage": wrong,
-                      "folder": str(path)})
+                      "removed": has_no_weights(path), "folder": str(path)})
     return found
 
 
@@ -59,11 +61,13 @@ def checkpoints_text(run: RunDir) -> str:
     rows = [("step", "phase", "size", "age", monitor, "state")]
     for one in found:
         value = one["metrics"].get(monitor)
-        state = ["damaged" if one["damage"] else "ok", *(name for name in ("last", "best") if one[name])]
+        state = ["no weights" if one["removed"] else "damaged" if one["damage"] else "ok",
+                 *(name for name in ("last", "best") if one[name])]
         state += one["kept"] if not one["best"] else []
         rows.append((f"{one['step']:,}", one["phase"] or "?", f"{one['bytes'] / 1e6:,.1f} MB",
                      _age(time.time() - one["time"]), "" if value is None else f"{value:.4f}", ", ".join(state)))
-    reasons = [f"step {one['step']:,}: {one['damage']}" for one in found if one["damage"]]
+    reasons = [f"step {one['step']:,}: {one['damage']}" for one in found
+               if one["damage"] and not one["removed"]]
     return "\n".join([*aligned(rows, RIGHT), *(hang("damaged      ", reason) for reason in reasons),
                       *(f"quarantined  {short(path)}" for path in sorted(run.checkpoints.glob(f"{QUARANTINED}*")))])
 

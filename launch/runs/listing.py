@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from drumbeat.configs.run.determinism import operations
 from drumbeat.configs.run.files import DamagedError
@@ -19,10 +19,14 @@ from drumbeat.configs.text_table import aligned, widths
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.backends.contract import Evidence
 from drumbeat.launch.backends.local import SILENCE_SECONDS
+from drumbeat.launch.runs.disk_use import bytes_text, disk_use
 from drumbeat.launch.runs.goodput import goodput
 from drumbeat.launch.runs.index import Index
 from drumbeat.launch.runs.notices import report
-from drumbeat.launch.runs.status import evidence_of, with_final_state
+from drumbeat.launch.runs.status import asks_slurm, evidence_of, with_final_state
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MAX_ROWS = 20
 """Rows of the table without --all."""
@@ -31,10 +35,11 @@ MANY = 200
 
 COLORS = {"running": "green", "finished": "blue", "failed": "red", "paused": "yellow", "pending": "cyan",
           "preempted": "cyan", "damaged": "red"}
-COLUMNS = ("run", "name", "state", "where", "done", "best", "train loss", "eta", "fork of")
-"""`best` is the best value of the monitored metric so far, with its name; the speed is in `status` and in the JSON.
-`fork of` is left out if no run is a fork."""
-RIGHT = ("done", "train loss", "eta")
+COLUMNS = ("run", "name", "state", "where", "done", "best", "train loss", "eta", "size", "fork of")
+"""`best` is the best value of the monitored metric so far, with its name; the speed is in `status` and in the JSON."""
+RIGHT = ("done", "train loss", "eta", "size")
+OPTIONAL = ("size", "fork of")
+"""The columns that are left out if they are empty: sizes unless they are asked for, and if no run is a fork."""
 
 SHORTEST_NAME, SHORTEST_BEST = 8, 12
 """Characters that are left of a run's name, and of a metric with its value, at least."""
@@ -62,6 +67,11 @@ def facts(view: View, evidence: Evidence = UNKNOWN) -> dict[str, Any]:
             "nondeterministic_operations": operations(view.run), **versions, **result}
 
 
+def sized_facts(view: View, evidence: Evidence = UNKNOWN) -> dict[str, Any]:
+    """The fields of a run, with the `bytes` of its folder."""
+    return {**facts(view, evidence), "bytes": disk_use(view.run.path)}
+
+
 def damaged_facts(run: RunDir, reason: str) -> dict[str, Any]:
     """The fields of a run with a damaged file."""
     return {**_named(run), "backend": None, "job": None, "host": None, "attempt": None, "state": "damaged",
@@ -73,20 +83,28 @@ def _named(run: RunDir) -> dict[str, str]:
 
 
 def describe_each(runs: Sequence[RunDir], describe: Callable[[View, Evidence], T],
-                  damaged: Callable[[RunDir, str], T]) -> Iterator[T]:
+                  damaged: Callable[[RunDir, str], T], answered: Mapping[RunDir, T] | None = None) -> Iterator[T]:
     """The description of each run, from its view and the evidence that it is running. If a file of
     a run cannot be read, a line on stderr names the file and the reason, and the other runs are listed as usual. SLURM
-    is asked once for all runs. Of many runs, those that have ended are read once, and then found in an index."""
+    is asked once for all runs. Of many runs, those that have ended are read once, and then found in an index.
+
+    With `answered` SLURM is not asked: a run for which it would be is described as in an earlier answer, or without
+    one as its folder says."""
     index = Index.read(runs[0].all_runs, describe.__name__) if len(runs) >= MANY else None
     read = [(run, (index and index.get(run)) or _read(run)) for run in runs]
     seen: list[View] = []
-    evidence = evidence_of([view for _, view in read if isinstance(view, View)])
+    views = [view for _, view in read if isinstance(view, View)]
+    unasked = {view.run for view in views if asks_slurm(view)} if answered is not None else set()
+    evidence = evidence_of([view for view in views if view.run not in unasked])
     for run, view in read:
         try:
             if isinstance(view, DamagedError | OSError):
                 raise view
             if not isinstance(view, View):
                 yield view
+                continue
+            if answered is not None and run in unasked:
+                yield answered[run] if run in answered else describe(view, UNKNOWN)
                 continue
             found = evidence.get(view.run.path)
             said = describe(with_final_state(view, found.text if found else None, report=seen.append),
@@ -111,24 +129,36 @@ def _read(run: RunDir) -> View | DamagedError | OSError:
         return error
 
 
-def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool,
+def print_table(runs: Sequence[RunDir], folder: Path, *, every: bool, sizes: bool = False,
                 sweeps: Mapping[str, tuple[str, ...]] | None = None) -> None:
-    """Prints the runs, newest first, and the rows of `sweeps`, which are given by their ids: on a terminal a table that
-    fits it, in a pipe plain text with nothing shortened."""
+    """Prints the runs, newest first, with `sizes` also those of their folders, and the rows of `sweeps`, which are
+    given by their ids: on a terminal a table that fits it, in a pipe plain text with nothing shortened."""
     sweeps = sweeps or {}
     if not runs and not sweeps:
         print(f"no runs in {folder}", file=sys.stderr)
         return
-    found = [*((run.id, run) for run in reversed(runs)), *((name, None) for name in sweeps)]
-    shown = sorted(found, key=lambda one: one[0], reverse=True)[:None if every else MAX_ROWS]
-    described = iter(list(describe_each([run for _, run in shown if run], cells, damaged_cells)))
+    shown = newest(runs, sweeps, None if every else MAX_ROWS)
+    described = iter(list(describe_each([run for _, run in shown if run], sized_cells if sizes else cells,
+                                        damaged_cells)))
     rows = [tuple(map(visible, next(described) if run else sweeps[name])) for name, run in shown]
     if sys.stdout.isatty():
-        _print(rows, width=shutil.get_terminal_size().columns)
+        from drumbeat.launch.runs.console import PlainConsole
+
+        console = PlainConsole()
+        for line in colored(rows, shutil.get_terminal_size().columns):
+            console.print(line)
     else:
-        _print([(name if run else row[0], *row[1:]) for (name, run), row in zip(shown, rows, strict=True)])
-    if (more := len(found) - len(shown)) > 0:
+        full = [(name if run else row[0], *row[1:]) for (name, run), row in zip(shown, rows, strict=True)]
+        table = _needed([COLUMNS, *full])
+        print("\n".join(aligned(table, _right(table))))
+    if (more := len(runs) + len(sweeps) - len(shown)) > 0:
         print(f"... and {more} older: --all", file=sys.stderr)
+
+
+def newest(runs: Sequence[RunDir], sweeps: Iterable[str], most: int | None) -> list[tuple[str, RunDir | None]]:
+    """The ids of the newest runs and sweeps, at most so many, each with its run; None for a sweep."""
+    found = [*((run.id, run) for run in reversed(runs)), *((name, None) for name in sweeps)]
+    return sorted(found, key=lambda one: one[0], reverse=True)[:most]
 
 
 def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
@@ -142,8 +172,19 @@ def cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
             f"{beat.step / beat.steps:.0%}" if beat.steps else "",
             f"{beat.monitor} {beat.best:.4f}" if beat.best is not None else "",
             f"{beat.loss:.4f}" if beat.loss is not None else "",
-            clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "",
+            clock(beat.eta_seconds) if state == "running" and beat.eta_seconds is not None else "", "",
             f"{view.fork.parent.rpartition('-')[2]} at {view.fork.step:,}" if view.fork else "")
+
+
+def sized_cells(view: View, evidence: Evidence = UNKNOWN) -> tuple[str, ...]:
+    """A run's row, with the size of its folder."""
+    return with_size(cells(view, evidence), view.run.path)
+
+
+def with_size(row: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """A row of the table, with the size of a folder."""
+    size = COLUMNS.index("size")
+    return (*row[:size], bytes_text(disk_use(folder)), *row[size + 1:])
 
 
 def damaged_cells(run: RunDir, reason: str) -> tuple[str, ...]:
@@ -151,24 +192,28 @@ def damaged_cells(run: RunDir, reason: str) -> tuple[str, ...]:
     return (run.id.rpartition("-")[2], run.path.parent.name, "damaged", *[""] * (len(COLUMNS) - 3))
 
 
-def _print(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
-    """The table with its header. With a width to fit: in colour, long names shortened."""
-    table = [COLUMNS, *rows] if any(row[-1] for row in rows) else [row[:-1] for row in (COLUMNS, *rows)]
-    right = [COLUMNS.index(name) for name in RIGHT]
-    if width is None:
-        print("\n".join(aligned(table, right)))
-        return
+def colored(rows: Sequence[Sequence[str]], width: int) -> Iterator[Text]:
+    """The lines of the table with its header, in colour, for a terminal with `width` columns: long names are
+    shortened."""
     from rich.text import Text
 
-    from drumbeat.launch.runs.console import PlainConsole
-
-    cut = fitted(table, width)
+    cut = fitted(_needed([COLUMNS, *rows]), width)
     state_at = sum(widths(cut)[:2]) + 4
-    console = PlainConsole()
-    for number, (cells, line) in enumerate(zip(cut, aligned(cut, right), strict=True)):
+    for number, (cells, line) in enumerate(zip(cut, aligned(cut, _right(cut)), strict=True)):
         text = Text(line, style="" if number else "bold")
         text.stylize(COLORS.get(cells[2], "") if number else "", state_at, state_at + len(cells[2]))
-        console.print(text)
+        yield text
+
+
+def _needed(table: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The table, with its header, without optional columns that are empty."""
+    empty = {COLUMNS.index(name) for name in OPTIONAL if not any(row[COLUMNS.index(name)] for row in table[1:])}
+    return [tuple(cell for column, cell in enumerate(row) if column not in empty) for row in table]
+
+
+def _right(table: Sequence[Sequence[str]]) -> list[int]:
+    """The numbers of the columns that are right-aligned."""
+    return [number for number, name in enumerate(table[0]) if name in RIGHT]
 
 
 def fitted(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:

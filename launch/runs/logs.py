@@ -171,6 +171,10 @@ def _check_log(run: RunDir, attempt: Attempt | None, rank: int | None) -> None:
     if attempt is None:
         raise RunError(Fault(what="no attempt has started yet", where=str(run.path),
                              remedy="Try again later, or use -f."))
+    if attempt.verdict.exists() and not _logs(attempt, None):
+        raise RunError(Fault(what=f"attempt {attempt.number} has no logs any more", where=str(attempt.path),
+                             remedy="`drumbeat clean` has removed them. The errors of its ranks are kept: "
+                                    f"{command('logs --errors', run)} --attempt {attempt.number}"))
     if rank is not None and not attempt.log(rank).exists():
         ranks = [number for number, _ in numbered(attempt.path, "rank", ".log")]
         raise RunError(Fault(what=f"rank {rank} has no log", where=str(attempt.path),

@@ -38,6 +38,8 @@ def skipped_text(skipped: int, steps: int, attempt: AttemptVersions | None) -> s
 
 def slow_parts(view: View) -> Iterator[tuple[str, str]]:
     """What makes a running run slow: labels and texts."""
+    if view.state == "running" and (ranks := view.world_size) < (planned := view.plan.topology.world_size):
+        yield "ranks", f"{ranks} of {planned}: some nodes are left out, or SLURM had no more"
     if view.slow_rank:
         yield "slow rank", view.slow_rank.message
     if view.state == "running" and view.heartbeat and (imports := view.heartbeat.imports) and imports.are_slow:

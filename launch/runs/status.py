@@ -43,8 +43,6 @@ def status_text(view: View) -> str:
         rows.append(("last attempt" if view.state == "running" else "verdict", view.verdict))
     if beat:
         rows += _progress(view, beat, running=view.state == "running")
-    if view.state == "running" and (ranks := view.world_size) < (planned := view.plan.topology.world_size):
-        rows.append(("ranks", f"{ranks} of {planned}: some nodes are left out, or SLURM had no more"))
     rows += [*slow_parts(view), *behind(view)]
     if result and result.best:
         rows.append(("best", metrics_text(result.best, monitor)))
@@ -147,6 +145,11 @@ def may_have_ended(view: View) -> bool:
         return not is_changing(view.run) and (not on_slurm or os.geteuid() in (0, view.run.path.stat().st_uid))
     fresh = on_slurm and view.seconds_since_heartbeat() < FRESH_SECONDS  # no need to ask
     return view.state in ("running", "paused") and not fresh
+
+
+def asks_slurm(view: View) -> bool:
+    """Whether SLURM knows more of a run than its folder."""
+    return backend_of(view.backend).on_slurm and may_have_ended(view)
 
 
 def evidence_of(views: Sequence[View]) -> dict[Path, Evidence]:

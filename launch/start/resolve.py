@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, RunError, nearest
+from drumbeat.configs.layers import short
 from drumbeat.configs.load import Loaded, find, load, load_site
 from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.folder import RunDir
@@ -38,6 +40,9 @@ def resolve_run(args: argparse.Namespace, trial: RunDir | None = None, slots: in
     file = find(next(word for word in args.words if "=" not in word))
     loaded = load(file, [word for word in args.words if "=" in word], _flags(args))
     loaded = with_source_run(loaded, Path(args.runs))
+    if loaded.sweep and trial is None:
+        note = f"one run of all that is in the config's sweep: section: drumbeat sweep {shlex.quote(short(file))}"
+        loaded = dataclasses.replace(loaded, notes=[*loaded.notes, note])
     run_dir = trial or RunDir.new(Path(args.runs), loaded.config.name)
     backend = _backend(args)
     machine = Machine.here()

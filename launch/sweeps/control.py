@@ -14,12 +14,13 @@ from drumbeat.configs.run.records import ENDED
 from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir
 from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.runs import stop as runs
+from drumbeat.launch.runs.trust import check_owner
 from drumbeat.launch.slurm.client import SlurmUnreachableError, array_tasks, cancel_jobs
 from drumbeat.launch.sweeps.asha import promoted
 from drumbeat.launch.sweeps.find import sweep_command
 from drumbeat.launch.sweeps.queue import start_queue
 from drumbeat.launch.sweeps.start import submit
-from drumbeat.launch.sweeps.states import PRUNED, WAITING, TrialState, counts_text, states_of
+from drumbeat.launch.sweeps.states import PRUNED, REFUSED, WAITING, TrialState, counts_text, states_of
 
 
 def stop(folder: SweepDir) -> str:
@@ -45,7 +46,11 @@ def _end(folder: SweepDir, act: Callable[[RunDir], str], state: str, what: str) 
         except SlurmUnreachableError as error:
             raise RunError(Fault(what="no more trials start, but SLURM does not answer: its jobs are still queued",
                                  where=str(folder.path), given=str(error), remedy="Try again later.")) from None
-    live = [one for one in states_of(folder, sweep) if one.state not in (*ENDED, WAITING, "damaged")]
+<<<<<<< HEAD
+    live = [one for one in states_of(folder, sweep) if one.state not in (*ENDED, WAITING, REFUSED, "damaged")]
+=======
+    live = [one for one in states_of(folder, sweep) if one.state not in (*ENDED, WAITING, PRUNED, "damaged")]
+>>>>>>> newcomer
     problems = []
     for one in live:
         try:
@@ -67,19 +72,21 @@ def check_unchanged(args: argparse.Namespace) -> None:
                                                               "resume SWEEP/0007 KEY=VALUE"))
 
 
-def resume(folder: SweepDir) -> str:
+def resume(folder: SweepDir, trust: bool = False) -> str:
     """Starts the trials that have not been started, and resumes those that have ended before they finished. Returns a
-    message. Raises `UserError`."""
+    message. Raises `UserError`: also if another user may have written what is executed, unless they are trusted."""
+    if not trust:
+        check_owner(folder, "this command", f"{sweep_command('resume', folder)} --trust")
     with folder.changing() as sweep:
         states = states_of(folder, sweep)
         stopping = sweep.halted  # those that run are about to end
         again = [one.trial.number for one in states if (one.state in ENDED and one.state != "finished") or (
-            stopping and one.state not in (*ENDED, WAITING, PRUNED, "damaged"))]
-        waiting = [one.trial.number for one in states if one.state == WAITING]
+            stopping and one.state not in (*ENDED, WAITING, PRUNED, REFUSED, "damaged"))]
+        waiting = [one.trial.number for one in states if one.state in (WAITING, REFUSED)]
         queued = _queued(sweep)
         numbers = sorted({*again, *waiting} - queued)
         on_slurm = backend_of(sweep.backend).on_slurm
-        sweep = replace(sweep, halted=False, again=() if on_slurm else tuple(again))
+        sweep = replace(sweep, halted=False, again=() if on_slurm else tuple(again), refused={})
         sweep.write(folder.record)
     if not numbers and not _needs_queue(folder, sweep, states):
         return f"{folder.name}: nothing is left to start ({counts_text(states)})"
@@ -100,17 +107,20 @@ def _queued(sweep: Sweep) -> set[int]:
 
 
 def keep_queue(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> str:
-    """Starts the queue of this machine again if it was killed. Returns a message; '' if it does not have to run."""
+    """Starts the queue of this machine again if it was killed. Returns a message; '' if it does not have to run, or if
+    another user may have written what it executes."""
     found = Queue.read(folder.queue)
     if not found or found.space != process_space() or not _needs_queue(folder, sweep, states):
         return ""
-    with suppress(OSError):
+    with suppress(OSError, UserError):
+        check_owner(folder, "this command", "")
         return f"the queue had ended early; it runs again as process {start_queue(folder)}"
     return ""
 
 
 def _needs_queue(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) -> bool:
     """Whether trials are left to a queue of this machine, which is not running."""
-    halves = sweep.asha and (promoted(sweep) or any(one.state not in (*ENDED, PRUNED, WAITING) for one in states))
+    halves = sweep.asha and ({*promoted(sweep)} & {one.trial.number for one in states if one.state == PRUNED} or any(
+        one.state not in (*ENDED, PRUNED, WAITING, REFUSED, "damaged") for one in states))
     left = halves or sweep.again or any(one.state == WAITING for one in states)
     return bool(left) and not sweep.halted and not backend_of(sweep.backend).on_slurm and not folder.queue_is_running()

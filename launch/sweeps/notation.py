@@ -84,7 +84,10 @@ def parse_words(typed: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def section(values: Mapping[str, Any]) -> dict[str, str]:
     """The `sweep:` section of a config, as it would be typed: its keys are dotted or nested, and a list is one of
-    values."""
+    values. Raises `ConfigError`."""
+    if empty := [key for key, value in leaves(values) if value == []]:
+        raise ConfigError(*(Fault(what=f"{key} has no values", where="sweep", given=f"{key}: []",
+                                  remedy="Remove it, or list some.") for key in empty))
     return {key: ",".join(map(inline, value)) if isinstance(value, list) else
             value if isinstance(value, str) else inline(value) for key, value in leaves(values)}
 
@@ -95,7 +98,10 @@ def values_of(key: str, text: str) -> Values:
     if call and call[1] in DRAWS:
         return _draw(key, text, call[1], _split(call[2]))
     found: list[str] = []
-    for part in _split(text) or [""]:
+    parts = _split(text) or [""]
+    if len(parts) > 1 and "" in parts:
+        raise ConfigError(_fault(key, text, f"{key} has a value without text", "Remove a comma; or write null or ''."))
+    for part in parts:
         found += _expanded(key, part)
     if len(set(found)) < len(found):
         twice = next(one for one in found if found.count(one) > 1)
@@ -124,7 +130,7 @@ def _range(key: str, text: str, first: str, last: str, step: str | None) -> list
     if step is None and not whole:
         raise ConfigError(_fault(key, text, f"the range of {key} has no step", "For example: 0.1..0.5..0.1"))
     start, end, by = float(first), float(last), float(step or 1)
-    if by == 0 or (end - start) / by < 0:
+    if not all(map(math.isfinite, (start, end, by))) or by == 0 or (end - start) / by < 0:
         raise ConfigError(_fault(key, text, f"the range of {key} is empty",
                                  "Write FIRST..LAST, or FIRST..LAST..STEP; the step may be negative."))
     count = math.floor((end - start) / by + 1e-9) + 1

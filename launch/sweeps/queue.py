@@ -10,7 +10,6 @@ where it was when it is started again. Its trials run on meanwhile.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -18,13 +17,11 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
-from drumbeat.configs.errors import LaunchError, UserError
+from drumbeat.configs.errors import Fault, LaunchError, UserError
+from drumbeat.configs.run.files import read_end
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial
 from drumbeat.configs.run.view import View
@@ -35,7 +32,7 @@ from drumbeat.launch.sweeps.trial import start_trial, view_of
 
 POLL_SECONDS = 0.3
 START_SECONDS = 60.0
-"""Seconds to wait until a new queue holds its lock."""
+"""Seconds to wait until a new queue has recorded itself."""
 RETRIES = 3
 """How often a trial is started again whose launcher was killed, or that could not be started, by one queue."""
 BUSY_SECONDS = 5.0
@@ -44,15 +41,25 @@ BUSY_SECONDS = 5.0
 
 def start_queue(folder: SweepDir) -> int:
     """Starts the queue, unless it is running, and returns its process id. It receives no signals of this terminal and
-    holds none of its files."""
+    holds none of its files. Raises `LaunchError` if it ends before it has begun."""
     if not folder.queue_is_running():
         with open(folder.log, "a") as log:
             process = subprocess.Popen([sys.executable, "-m", "drumbeat.launch.sweeps.queue", str(folder.path)],
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                        env=os.environ | _python_path())
         until = time.monotonic() + START_SECONDS
-        while not folder.queue_is_running() and process.poll() is None and time.monotonic() < until:
+        while _recorded(folder) != process.pid and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
+        if _recorded(folder) != process.pid and not folder.queue_is_running():
+            said = read_end(folder.log, 4096).strip().rpartition("\n")[2]
+            raise LaunchError(Fault(what="the sweep's queue could not be started", where=str(folder.path), given=said,
+                                    remedy=f"Its output: {folder.log}"))
+        process.returncode = process.returncode or 0  # nobody waits for it
+    return _recorded(folder)
+
+
+def _recorded(folder: SweepDir) -> int:
+    """The process id of the last queue; 0 if there was none."""
     found = Queue.read(folder.queue)
     return found.pid if found else 0
 
@@ -78,12 +85,10 @@ class QueueProcess:
     """Those of them that nothing can continue."""
     seen: Sweep | None = None
     """The sweep as it was at the last look."""
-    unable: dict[int, str] = field(default_factory=dict)
-    """Why trials cannot be started."""
     wait_until: float = 0.0
     """The monotonic time before which no trial is started, because other runs hold the GPUs."""
 
-    def run(self, lock: IO[str]) -> None:
+    def run(self, lock: int) -> None:
         """Starts trials until all have ended, or the sweep is halted and none runs. Unlocks the queue's file while no
         command can change the sweep: one that adds trials finds either this queue or none."""
         while True:
@@ -110,14 +115,14 @@ class QueueProcess:
         """The numbers of the trials that occupy a slot, and the trials that are to be started, in order: those that a
         command wants to be resumed, those whose launcher was killed, those that successive halving promotes, and those
         without a run."""
-        running, killed, new = [], [], []
+        running, killed, new, damaged = [], [], [], []
         for trial in sweep.trials:
             if trial.number in self.ended - set(sweep.again):
                 continue
             try:
                 view = view_of(self.folder, sweep, trial.number)
-            except UserError as error:
-                self.unable[trial.number] = str(error)
+            except UserError:
+                damaged.append(trial.number)
                 continue
             if view is not None and running_evidence(view):
                 running.append(trial.number)
@@ -131,7 +136,7 @@ class QueueProcess:
                 if view.state == "finished":
                     self.finished.add(trial.number)
         wanted = dict.fromkeys([*sweep.again, *killed, *promoted(self.folder.read(), running), *new])
-        excluded = {*running, *self.unable, *self.finished}
+        excluded = {*running, *damaged, *self.finished, *map(int, sweep.refused)}
         return running, [sweep.trials[number] for number in wanted if number not in excluded]
 
     def halve(self, view: View, number: int) -> None:
@@ -162,54 +167,41 @@ class QueueProcess:
                 trials = (*sweep.trials[:trial.number], trial, *sweep.trials[trial.number + 1:])
                 sweep = replace(sweep, trials=trials)
                 sweep.write(self.folder.record)
-            self._start(sweep, trial)
-            if trial.number in {*sweep.again, *sweep.pruned}:
-                replace(sweep, again=tuple(one for one in sweep.again if one != trial.number), pruned=tuple(
-                    one for one in sweep.pruned if one != trial.number)).write(self.folder.record)
+            refused = self._start(sweep, trial)
+            now = replace(sweep, again=tuple(one for one in sweep.again if one != trial.number), pruned=tuple(
+                one for one in sweep.pruned if one != trial.number), refused=sweep.refused | refused)
+            if now != sweep:
+                now.write(self.folder.record)
 
     def results(self, sweep: Sweep) -> dict[int, float | None]:
         """The metrics of the trials that have ended; None without one."""
         views = {number: view_of(self.folder, sweep, number) for number in self.ended}
         return {number: view.heartbeat.best if view.heartbeat else None for number, view in views.items() if view}
 
-    def _start(self, sweep: Sweep, trial: Trial) -> None:
+    def _start(self, sweep: Sweep, trial: Trial) -> dict[str, str]:
+        """Starts a trial. Returns why that is impossible, by its number."""
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {trial.number}: {' '.join(trial.assignments)}", flush=True)
         self.tries[trial.number] += 1
         try:
             start_trial(self.folder, sweep, trial)
         except LaunchError as error:
+            print(error, flush=True)
             if error.faults[0].what != "not enough free GPUs":
-                self.unable[trial.number] = str(error)
+                return {str(trial.number): str(error)}
             self.tries[trial.number] -= 1
             self.wait_until = time.monotonic() + BUSY_SECONDS
-            print(error, flush=True)
         except UserError as error:
-            self.unable[trial.number] = str(error)
             print(error, flush=True)
-        except Exception:
-            if self.tries[trial.number] > RETRIES:
-                self.unable[trial.number] = traceback.format_exc()
+            return {str(trial.number): str(error)}
+        except Exception as error:
             traceback.print_exc()
+            if self.tries[trial.number] > RETRIES:
+                return {str(trial.number): f"{error!r:.500}"}
+        return {}
 
 
 def _number(view: View) -> int:
     return int(view.run.id.rpartition("-")[2])
-
-
-@contextmanager
-def locked(folder: SweepDir) -> Iterator[IO[str] | None]:
-    """Holds the lock of the sweep's queue, the file, and records this process in it. None if another process holds it.
-    """
-    with open(folder.queue, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-            return
-        file.truncate(0)
-        file.write(json.dumps(Queue().as_json()) + "\n")
-        file.flush()
-        yield file
 
 
 def main(path: str) -> int:
@@ -218,8 +210,9 @@ def main(path: str) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir(JobPlan.require(folder.plan).folder)
-    with locked(folder) as lock:
-        if lock:
+    with folder.queue_lock() as lock:
+        if lock is not None:
+            Queue().write(folder.queue)
             QueueProcess(folder).run(lock)
     return 0
 

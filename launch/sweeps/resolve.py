@@ -21,7 +21,6 @@ from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.gpus import usable_together
 from drumbeat.launch.plan.job import Machine, batch_faults
 from drumbeat.launch.plan.snapshot import newest_code
-from drumbeat.launch.runs.find import is_run
 from drumbeat.launch.start.resolve import check_flags, resolve_run
 from drumbeat.launch.start.start import Start, locating_faults
 from drumbeat.launch.sweeps import space
@@ -43,6 +42,8 @@ class Planned:
     """The start of its first trial, with the values that all trials share."""
     checks: Sequence[Loaded] = ()
     """The configs of the trials that the preflight check is run on."""
+    before: int = 0
+    """How many trials it had, if it is extended."""
     unchecked: int = 0
     """How many other combinations of model and data there are."""
 
@@ -151,7 +152,7 @@ def resolve_extension(args: argparse.Namespace, folder: SweepDir, before: Sweep)
     shared = dataclasses.replace(sweep, changes=())  # which the config in the sweep's folder contains
     planned = with_checks(Planned(folder=folder, sweep=shared, spec=spec),
                           ends_of(sweep) if sweep.sampler else trials[len(before.trials):], folder.config)
-    return dataclasses.replace(planned, sweep=sweep)
+    return dataclasses.replace(planned, sweep=sweep, before=len(before.trials))
 
 
 def check_extension(args: argparse.Namespace) -> None:
@@ -181,15 +182,13 @@ def _with_section(of_file: Mapping[str, Any], typed: list[str], written: Mapping
 def _new_folder(runs: Path, config: str, name: str | None) -> Path:
     """The folder of a new sweep: runs/NAME. By default the name is the config's and -sweep, with a number if that is
     taken. Raises `ConfigError` if a given name is taken."""
-    taken = lambda path: os.path.lexists(path / "sweep.json") or (  # noqa: E731
-        path.is_dir() and any(is_run(child) for child in path.iterdir()))
     if name:
-        if taken(runs / name):
-            raise ConfigError(Fault(what=f"'{name}' has runs already", where="--name", given=str(runs / name),
+        if os.path.lexists(runs / name):
+            raise ConfigError(Fault(what=f"'{name}' exists already", where="--name", given=str(runs / name),
                                     remedy=f"Choose another name; or extend a sweep: drumbeat sweep --extend {name}"))
         return (runs / name).absolute()
     names = (f"{config}-sweep{f'-{number}' if number > 1 else ''}" for number in range(1, 10**6))
-    return (runs / next(one for one in names if not taken(runs / one))).absolute()
+    return (runs / next(one for one in names if not os.path.lexists(runs / one))).absolute()
 
 
 def slots_of(config: Config, machine: Machine, most: int | None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from drumbeat.configs.errors import UserError, headline
 from drumbeat.configs.run.sweep import SweepDir
+from drumbeat.launch.runs.listing import with_size
 from drumbeat.launch.sweeps import states
 from drumbeat.launch.sweeps.control import keep_queue
 
@@ -28,9 +29,10 @@ def sweep_json(folder: SweepDir) -> dict[str, Any]:
     return states.facts(folder, sweep, states.states_of(folder, sweep))
 
 
-def listed(sweeps: Iterable[SweepDir]) -> tuple[dict[str, tuple[str, ...]], set[Path]]:
-    """The rows of sweeps for the table of `ls`, by their ids, and the folders of their trials, which it leaves out. A
-    line on stderr names a sweep whose record is damaged; its trials are listed."""
+def listed(sweeps: Iterable[SweepDir], *, sizes: bool = False) -> tuple[dict[str, tuple[str, ...]], set[Path]]:
+    """The rows of sweeps for the table of `ls`, by their ids, with `sizes` also those of their folders, and the folders
+    of their trials, which it leaves out. A line on stderr names a sweep whose record is damaged; its trials are
+    listed."""
     rows: dict[str, tuple[str, ...]] = {}
     trials: set[Path] = set()
     for folder in sweeps:
@@ -39,6 +41,7 @@ def listed(sweeps: Iterable[SweepDir]) -> tuple[dict[str, tuple[str, ...]], set[
         except UserError as error:
             print(f"damaged    {folder.record}: {headline(str(error))}", file=sys.stderr)
             continue
-        rows[sweep.id] = states.cells(folder, sweep, states.states_of(folder, sweep))
+        row = states.cells(folder, sweep, states.states_of(folder, sweep))
+        rows[sweep.id] = with_size(row, folder.path) if sizes else row
         trials |= {folder.run(sweep, trial.number).path for trial in sweep.trials}
     return rows, trials

@@ -28,6 +28,12 @@ SHOWN = 3
 """Trials that the plan names at its beginning, and at its end."""
 
 
+def start_planned(planned: Planned, *, dry_run: bool = False) -> int:
+    """Starts a new sweep, or the trials that one gets in addition. Returns the exit code. Raises `UserError` and leaves
+    everything as it was."""
+    return (extend_sweep if planned.before else start_sweep)(planned, dry_run=dry_run)
+
+
 def start_sweep(planned: Planned, *, dry_run: bool = False) -> int:
     """Checks the sweep, writes its folder, and starts its trials; or prints what would be started. Returns the exit
     code. Raises `UserError` and leaves everything as it was."""
@@ -48,7 +54,10 @@ def start_sweep(planned: Planned, *, dry_run: bool = False) -> int:
         if spec.make_code and spec.code:
             spec.make_code(spec.code)
         config = spec.loaded
-        write_text(folder.config, config.as_yaml(), private=bool(literal_secrets(plain(config.config))))
+        private = any(literal_secrets(plain(one.config)) for one in (config, *planned.checks))
+        write_text(folder.config, config.as_yaml(), private=private)
+        for file in (folder.record, folder.log) if private else ():  # later writes keep that only the owner may read it
+            write_text(file, "", private=True)
         dataclasses.replace(spec.plan, versions=versions).write(folder.plan)
         sweep.write(folder.record)
         submit(folder, sweep, [trial.number for trial in sweep.trials])
@@ -60,8 +69,7 @@ def extend_sweep(planned: Planned, *, dry_run: bool = False) -> int:
     """Checks the trials that a sweep gets in addition, and starts them. Returns the exit code. Raises `UserError` and
     leaves everything as it was."""
     folder, spec = planned.folder, planned.spec
-    before = folder.read()
-    new = planned.sweep.trials[len(before.trials):]
+    new = planned.sweep.trials[planned.before:]
     if not new:
         print(f"{folder.name} has these trials already")
         return 0
@@ -72,11 +80,11 @@ def extend_sweep(planned: Planned, *, dry_run: bool = False) -> int:
     for loaded in planned.checks if spec.preflight else ():
         checked(dataclasses.replace(spec, loaded=loaded), backend_of(spec.plan.backend).request(spec.plan))
     with folder.changing() as now:
-        if now.trials != before.trials:
+        if len(now.trials) != planned.before:
             raise RunError(Fault(what="another command has extended the sweep meanwhile", where=str(folder.path),
                                  remedy="Look at it, and try again."))
         sweep = dataclasses.replace(now, space=planned.sweep.space, samples=planned.sweep.samples,
-                                    trials=planned.sweep.trials, halted=False)
+                                    trials=(*now.trials, *new), halted=False)
         sweep.write(folder.record)
     submit(folder, sweep, [trial.number for trial in new])
     print_commands(folder)
@@ -124,14 +132,18 @@ def plan_text(planned: Planned, trials: Sequence[Trial]) -> str:
 
 @contextmanager
 def _new_folder(path: Path) -> Iterator[None]:
-    """The folder of a new sweep, which is removed on an error, and runs/ with it if it is empty then."""
+    """The folder of a new sweep, which is removed on an error, and runs/ with it if it is empty then. Another command
+    may have made it meanwhile: then it is left as it is. Raises `LaunchError`."""
+    made = False
     try:
         path.mkdir(parents=True)
+        made = True
         yield
     except BaseException as error:
-        shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):
-            path.parent.rmdir()
+        if made:
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                path.parent.rmdir()
         if isinstance(error, OSError):
             raise LaunchError(disk_fault(error, Path(error.filename or path)) or Fault(
                 what=f"the sweep's folder cannot be written: {error.strerror or error}", where=str(path),

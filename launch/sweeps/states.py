@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from drumbeat.configs.errors import headline
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import ENDED, Heartbeat
 from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial, differing, names_of
@@ -24,8 +25,10 @@ WAITING = "waiting"
 """The state of a trial that has no run yet."""
 PRUNED = "pruned"
 """The state of a trial that successive halving has stopped at a rung."""
+REFUSED = "refused"
+"""The state of a trial that could not be started."""
 ORDER = ("running", "paused", "pending", "preempted", WAITING, "finished", PRUNED, "stopped", "failed", "cancelled",
-         "damaged")
+         REFUSED, "damaged")
 """States, as they are listed."""
 ROWS = 10
 """Trials in the table of `status`."""
@@ -50,8 +53,9 @@ class TrialState:
 
 def trial_facts(view: View, evidence: Evidence = UNKNOWN) -> dict[str, Any]:
     """What the state of a sweep needs from a trial's run."""
-    beat = view.heartbeat or Heartbeat()
-    return {"state": view.state or "unknown", "step": beat.step, "steps": beat.steps, "best": beat.best}
+    beat, ended = view.heartbeat or Heartbeat(), view.result  # an attempt with no steps left has no steps
+    return {"state": view.state or "unknown", "step": beat.step or (ended.steps if ended else 0),
+            "steps": beat.steps or (ended.steps if ended else 0), "best": beat.best}
 
 
 def _damaged(run: RunDir, reason: str) -> dict[str, Any]:
@@ -63,12 +67,14 @@ def states_of(folder: SweepDir, sweep: Sweep) -> list[TrialState]:
     runs = {trial.number: folder.run(sweep, trial.number) for trial in sweep.trials}
     started = {number: run for number, run in runs.items() if run.plan.exists()}
     found = dict(zip(started, describe_each(list(started.values()), trial_facts, _damaged), strict=True))
-    return [TrialState(trial=trial, **_pruned(sweep, trial, found.get(trial.number, {}))) for trial in sweep.trials]
+    return [TrialState(trial=trial, **_within(sweep, trial, found.get(trial.number, {}))) for trial in sweep.trials]
 
 
-def _pruned(sweep: Sweep, trial: Trial, found: dict[str, Any]) -> dict[str, Any]:
-    is_pruned = trial.number in sweep.pruned and found.get("state") == "stopped"
-    return {**found, "state": PRUNED} if is_pruned else found
+def _within(sweep: Sweep, trial: Trial, found: dict[str, Any]) -> dict[str, Any]:
+    """What is found of a trial's run, with the states that only a sweep knows."""
+    if trial.number in sweep.pruned and found.get("state") == "stopped":
+        return {**found, "state": PRUNED}
+    return found if found or str(trial.number) not in sweep.refused else {"state": REFUSED}
 
 
 def best_of(sweep: Sweep, states: Sequence[TrialState]) -> list[TrialState]:
@@ -90,7 +96,7 @@ def state_text(sweep: Sweep, states: Sequence[TrialState]) -> str:
     found = {one.state for one in states}
     if found <= {"finished", PRUNED} and "finished" in found:
         return "finished"
-    if found - {*ENDED, WAITING, PRUNED, "damaged"}:
+    if found - {*ENDED, WAITING, PRUNED, REFUSED, "damaged"}:
         return "stopping" if sweep.halted else "running"
     if sweep.halted:
         return "stopped"
@@ -106,9 +112,15 @@ def status_text(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) ->
         values = {sweep.monitor: order[0].best}
         rows.append(("best", f"{metrics_text(values)}, trial {order[0].trial.number}: "
                              f"{' '.join(order[0].trial.assignments)}"))
+    if sweep.refused:
+        number, reason = next(iter(sweep.refused.items()))
+        more = f", and {len(sweep.refused) - 1:,} more" if len(sweep.refused) > 1 else ""
+        rows.append(("refused", f"trial {number}: {headline(reason)}{more}"))
     rows.append(("queue", _queue_text(folder, sweep)))
     typed = []
-    if left and state_text(sweep, states) in ("stopped", "ended"):
+    lost = not backend_of(sweep.backend).on_slurm and not folder.queue_is_running() and any(
+        one.state == WAITING for one in states)
+    if left and (lost or state_text(sweep, states) in ("stopped", "ended")):
         typed.append(("resume", sweep_command("resume", folder)))
     if order:
         typed.append(("repeat", command("rerun", folder.run(sweep, order[0].trial.number))))

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from drumbeat.configs.errors import UserError
@@ -74,10 +75,13 @@ def _write_pickle(run: RunDir) -> None:
 
 def main(path: str, number: str) -> int:
     """Prepares a trial; an error is one screen in the job's log."""
+    folder = SweepDir(Path(path))
     try:
-        return prepare(SweepDir(Path(path)), int(number))
+        return prepare(folder, int(number))
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
+        with folder.changing() as sweep:
+            replace(sweep, refused=sweep.refused | {number: str(error)}).write(folder.record)
         return error.exit_code
 
 

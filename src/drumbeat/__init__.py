@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from drumbeat.api import Run, Runs, run, runs
     from drumbeat.configs.errors import UserError
+    from drumbeat.sweep_api import Sweep, sweep
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "Runs", "UserError", "__version__", "run", "runs"]
+__all__ = ["Run", "Runs", "Sweep", "UserError", "__version__", "run", "runs", "sweep"]
 
 LAZY = {"Run": "drumbeat.api", "Runs": "drumbeat.api", "run": "drumbeat.api", "runs": "drumbeat.api",
-        "UserError": "drumbeat.configs.errors"}
+        "Sweep": "drumbeat.sweep_api", "sweep": "drumbeat.sweep_api", "UserError": "drumbeat.configs.errors"}
 """The module of each name of the Python API, which is imported when the name is used."""
 
 

@@ -5,8 +5,9 @@
     drumbeat.runs("runs").to_pandas("batch_size")
 
 A mistake of the user's is a `drumbeat.configs.errors.UserError` whose text is the screen that the command shows. This
-module stands above all others: it alone imports from the launcher and from the trainers, and from these when they are
-needed, so that nothing here imports torch but `Run.model` and `Run.predictor`. docs/python.md explains it.
+module stands above all others but `drumbeat.sweep_api`: they alone import from the launcher and from the trainers, and
+from these when they are needed, so that nothing here imports torch but `Run.model` and `Run.predictor`. docs/python.md
+explains it.
 """
 
 from __future__ import annotations
@@ -56,16 +57,7 @@ def run(config: str | Path | Mapping[str, Any], overrides: Overrides = (), *, gp
     """
     options = {"gpus": gpus, "procs": procs, "nodes": nodes, "slurm": slurm, "here": here, "profile": profile,
                "name": name, "runs": runs, "no-preflight": not preflight, "no-snapshot": not snapshot}
-    if not isinstance(config, Mapping):
-        return _started("run", str(config), overrides, options)
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "config.yaml")
-        file.write_text(dump(_plain(_with_base(config))), encoding="utf-8")
-        try:
-            return _started("run", str(file), overrides, options)
-        except UserError as error:
-            raise type(error)(*(Fault(**{key: text.replace(str(file), "config") for key, text in vars(fault).items()})
-                                for fault in error.faults)) from None
+    return Run(RunDir(started("run", config, overrides, options)))
 
 
 def runs(folder: str | Path = "runs") -> Runs:
@@ -157,19 +149,19 @@ class Run:
                preflight: bool = True, new_code: bool = False, take_over: bool = False, trust: bool = False) -> Run:
         """Resumes the run from its newest checkpoint, as `drumbeat resume`, whose options have the same names. Returns
         itself. Raises a `UserError`."""
-        return _started("resume", str(self.path), overrides, {
+        return Run(RunDir(started("resume", self.path, overrides, {
             "gpus": gpus, "procs": procs, "nodes": nodes, "slurm": slurm, "here": here, "profile": profile,
-            "no-preflight": not preflight, "new-code": new_code, "take-over": take_over, "trust": trust})
+            "no-preflight": not preflight, "new-code": new_code, "take-over": take_over, "trust": trust})))
 
     def rerun(self, overrides: Overrides = (), *, gpus: int | None = None, procs: int | None = None,
               nodes: int | None = None, slurm: bool = False, here: bool = False, profile: str | None = None,
               name: str | None = None, preflight: bool = True, new_code: bool = False, trust: bool = False) -> Run:
         """Starts the code and config of this run again, as `drumbeat rerun`. Returns the new run, which is beside this
         one. Raises a `UserError`."""
-        return _started("rerun", str(self.path), overrides, {
+        return Run(RunDir(started("rerun", self.path, overrides, {
             "gpus": gpus, "procs": procs, "nodes": nodes, "slurm": slurm, "here": here, "profile": profile,
             "name": name, "runs": self.folder.all_runs, "no-preflight": not preflight, "new-code": new_code,
-            "trust": trust})
+            "trust": trust})))
 
     def wait(self, timeout: float | None = None, *, progress: bool = True) -> Run:
         """Waits until the run has ended, in whatever way, and shows its progress. An interrupt (Ctrl-C) ends the wait
@@ -222,11 +214,7 @@ class Runs(list[Run]):
         (`result.best.accuracy`), and a column for each of these dotted `keys` of the config. Many runs that have ended
         are read once, and then found in an index, as by the command; the config of each is read if keys are given.
         Raises `LaunchError` without pandas."""
-        try:
-            import pandas
-        except ModuleNotFoundError:
-            raise LaunchError(Fault(what="pandas is not installed", where="Runs.to_pandas",
-                                    remedy="pip install 'drumbeat[pandas]'")) from None
+        pandas = pandas_module("Runs.to_pandas")
         rows = list(describe_each([one.folder for one in self], facts, damaged_facts)) if self else []
         table = pandas.json_normalize(rows)
         for key in keys:
@@ -245,17 +233,40 @@ def _value(run: Run, key: str) -> Any:
     return found
 
 
-def _started(command: str, what: str, overrides: Overrides, options: Mapping[str, Any]) -> Run:
-    from drumbeat.launch.commands.from_python import start_run
+def pandas_module(where: str) -> Any:
+    """The module pandas, for the method `where`. Raises `LaunchError` if it is not installed."""
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        raise LaunchError(Fault(what="pandas is not installed", where=where,
+                                remedy="pip install 'drumbeat[pandas]'")) from None
+    return pandas
+
+
+def started(command: str, what: str | Path | Mapping[str, Any], overrides: Overrides, options: Mapping[str, Any]
+            ) -> Path:
+    """Types a command about a run, an option, or a config, which may be the values themselves. Returns the folder of
+    what it has started. Raises the command's `UserError`."""
+    if isinstance(what, Mapping):
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "config.yaml")
+            file.write_text(dump(plain_value(_with_base(what))), encoding="utf-8")
+            try:
+                return started(command, file, overrides, options)
+            except UserError as error:
+                raise type(error)(*(Fault(**{
+                    key: text.replace(str(file), "config") for key, text in vars(fault).items()
+                }) for fault in error.faults)) from None
+    from drumbeat.launch.commands.from_python import start_detached
 
     changes = overrides if not isinstance(overrides, Mapping) else [
-        f"{key}={inline(_plain(value))}" for key, value in overrides.items()]
+        f"{key}={inline(plain_value(value))}" for key, value in overrides.items()]
     if isinstance(changes, str):
         raise ConfigError(Fault(what="overrides are a list of KEY=VALUE, or a dict", where="overrides", given=changes,
                                 remedy=f"Write [{changes!r}]"))
     flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
              if value is not None and value is not False]
-    return Run(start_run([command, what, *map(str, changes), *flags]))
+    return start_detached([command, str(what), *map(str, changes), *flags])
 
 
 def _with_base(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -265,10 +276,10 @@ def _with_base(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "base": str(Path(str(base)).absolute())} if here else config
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value as YAML knows it. Raises `ConfigError`."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         if hasattr(value, "item"):  # a number of numpy
             value = value.item()
@@ -279,4 +290,4 @@ def _plain(value: Any) -> Any:
         raise ConfigError(Fault(what=f"a config holds numbers, texts, lists and sections, not a {type(value).__name__}",
                                 where="config", given=f"{value!r:.200}",
                                 remedy="Name a class by its address, and its arguments: {'_target_': 'torch.nn.ReLU'}"))
-    return [_plain(item) for item in value]
+    return [plain_value(item) for item in value]

@@ -283,7 +283,7 @@ def test_invalid_splits_are_reported(message: str, options: dict[str, Any]) -> N
 def test_names_must_fit_the_set() -> None:
     of = Named(["a", "b"])
     of.names = lambda: iter(["a"])  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"Named has 2 samples, but names\(\) returns 1 names"):
+    with pytest.raises(ValueError, match=r"Named has 2 samples, but 1 names"):
         Split(of=of, part="train", fractions=FRACTIONS)
 
 

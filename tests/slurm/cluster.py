@@ -165,8 +165,8 @@ class Cluster:
 
     def kill_daemon(self, name: str) -> None:
         """Ends slurmctld, or the slurmd of a node, by SIGKILL: the jobs and their slurmstepds stay."""
-        for pid in self.processes():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        self._killed.add(name)
+        for pid, command in self.commands().items():
             if command[0].endswith(b"slurmctld") if name == "slurmctld" else (
                     command[0].endswith(b"slurmd") and command[1:4] == [b"-D", b"-N", name.encode()]):
                 os.kill(pid, signal.SIGKILL)
@@ -174,7 +174,6 @@ class Cluster:
         while not self._note(name).exists():
             assert time.monotonic() < deadline, f"{name} does not end"
             time.sleep(0.02)
-        self._killed.add(name)
 
     def start_daemon(self, name: str) -> None:
         """Starts what `kill_daemon` has ended."""
@@ -186,6 +185,14 @@ class Cluster:
     def processes(self) -> set[int]:
         """All that runs in the cluster at this moment: daemons, slurmstepds, and the jobs with all they started."""
         return keeper.descendants(self._keeper.pid)
+
+    def commands(self) -> dict[int, list[bytes]]:
+        """The words of their command lines, without those of processes that end meanwhile."""
+        found = {}
+        for pid in self.processes():
+            with suppress(OSError):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return found
 
     def _client(self, *argv: str, stdin: str = "", timeout: float) -> subprocess.CompletedProcess[str]:
         # Options of a job around us, or of the user, must not reach this cluster.

@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,10 @@ from tests.tiny import drumbeat, latest, write_config
 START = 180.0
 """Seconds in which two ranks that import torch have to be up, on two cores that others use as well."""
 
+
+TIME_LIMIT = ("stopped (at step 1: the job's time limit is near|without saving: the job's time limit came before its "
+              "(first step|next checkpoint); there is no checkpoint)")
+"""Matches the verdict at a limit of a minute. On a slow machine the time is over before the ranks are up."""
 
 NO_REQUEUE = {"requeue": False, "no-requeue": True}
 """sbatch's options for a job that SLURM does not queue again; some sites have JobRequeue=0, or a plugin, for that."""
@@ -179,8 +184,7 @@ class AllocationRun(StandInRun):
         self.seen |= {pid for pids in map(partial(fake_torchrun.pids, self.run.path), range(3))
                       for pid in pids.values()}
         until(lambda: not self.started.running())
-        until(lambda: self.left() == processes_of(View.read(self.run)) == steps(self.job_id, self.run.id) == [],
-              seconds=20)  # SLURM ends a step a moment after its last process
+        until(lambda: self.left() == processes_of(View.read(self.run)) == steps(self.job_id, self.run.id) == [])
         assert (self.cluster.state(self.job_id), self.restarts()) == ("RUNNING", 0)
 
     def finish(self) -> None:
@@ -221,6 +225,20 @@ class TrainingRun:
     def result(self, seconds: float = 2 * START) -> Result:
         self.cluster.wait(self.job_id, "COMPLETED", timeout=seconds)
         return Result.require(self.run.result)
+
+
+def launcher_on(job: str, node: int) -> int:
+    """The process id of the launcher of a job on its node of this number, which may have no ranks."""
+    wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_NODEID={node}".encode()}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if b"submitit.core._submit" in command and command[0] != b"srun" and (
+                    wanted <= {*(process / "environ").read_bytes().split(b"\0")}):
+                found.append(int(process.name))
+    assert len(found) == 1
+    return found[0]
 
 
 def submitted_job(output: str) -> str:

@@ -72,12 +72,16 @@ def test_a_job_runs_the_code_it_was_submitted_with(cluster: Cluster, tmp_path: P
     ahead = cluster.fill()
     cluster.wait(ahead, "RUNNING")
     output = drumbeat(tmp_path, "tiny.yaml", "--slurm", "--procs", "1", "model._target_=nets.Mine",
-                    "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=hold").stdout
+                    "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[8,8]", "task.how=wait").stdout
     run, job = latest(tmp_path), submitted_job(output)
     (tmp_path / "nets.py").write_text(nets.format("edited"))
     cluster.run("scancel", ahead)
     until((tmp_path / "blown-0").exists, seconds=120)
     cluster.run("scontrol", "requeue", job)
+    until(run.attempt(0).stop.exists)
+    (tmp_path / "go").touch()
+    until(run.attempt(0).saved.exists)
+    (tmp_path / "go").unlink()
     cluster.start_again(job)
     until((tmp_path / "blown-1").exists, seconds=120)
     assert marks(run) == {"submitted"}

@@ -7,6 +7,7 @@ tests/slurm/test_training.py.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.processes import alive, until
 from tests.slurm.conftest import Submit
 from tests.slurm.kinds import on
 from tests.slurm.layout import CPUS
+from tests.slurm.runs import TIME_LIMIT
 
 pytestmark = pytest.mark.slurm
 
@@ -145,9 +147,8 @@ def test_a_failed_run_is_a_failed_job(submitted: Submit) -> None:
 def test_the_time_limit_without_a_signal(submitted: Submit) -> None:
     """The launcher looks at the clock itself."""
     job = submitted(time_minutes=1, signal_seconds=45, sbatch={"signal": "CONT@1"})
-    job.up()
     until(job.run.attempt(0).verdict.exists)
-    assert job.verdict(0) == "stopped at step 1: the job's time limit is near"
+    assert re.fullmatch(TIME_LIMIT, job.verdict(0))
     job.let_finish()  # ahead of the next attempt, whose time may be up as soon
     job.cluster.start_again(job.job_id)
     job.cluster.wait(job.job_id, "COMPLETED")

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from drumbeat.configs.site import Site
 from drumbeat.launch.backends.slurm import Slurm
 from tests.launch.backends.test_slurm import CASES
 from tests.launch.tiny_plan import plan
+from tests.processes import until
 from tests.slurm.cluster import Cluster
 from tests.slurm.kinds import on
 from tests.slurm.runs import small_request
@@ -49,17 +50,23 @@ def test_taken_without_an_answer(cluster: Cluster, tmp_path: Path, monkeypatch: 
 @pytest.mark.slow
 def test_the_controller_is_away_for_a_while(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capfd: pytest.CaptureFixture[str]) -> None:
-    """One job is there afterwards. sbatch itself tries for three seconds here, one less than MessageTimeout."""
+    """One job is there afterwards. sbatch itself tries for three seconds here, one less than MessageTimeout, and the
+    controller is back once it has given up."""
     impatient = tmp_path / "slurm.conf"
     impatient.write_text(f"{Path(cluster.environ['SLURM_CONF']).read_text()}MessageTimeout=4\n")
     monkeypatch.setenv("SLURM_CONF", str(impatient))
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"; code=$?\ntouch {tmp_path}/tried\nexit $code\n')
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     cluster.kill_daemon("slurmctld")
-    back = threading.Timer(7, cluster.start_daemon, ("slurmctld",))
-    back.start()
-    try:
-        job = Slurm().submit(small_request(tmp_path))
-    finally:
-        back.join()
+    with ThreadPoolExecutor() as threads:
+        submitting = threads.submit(lambda: Slurm().submit(small_request(tmp_path)))
+        try:
+            until((tmp_path / "tried").exists)
+        finally:
+            cluster.start_daemon("slurmctld")
+        job = submitting.result()
     assert "connect failure); checking whether it has the job ..." in capfd.readouterr().err
     scripts = cluster.run("squeue", "--noheader", "--states=all", "--format=%i|%o").split()
     assert [job for job, _, script in (line.partition("|") for line in scripts) if tmp_path in Path(script).parents] \

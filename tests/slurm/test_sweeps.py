@@ -34,12 +34,12 @@ def states(folder: SweepDir) -> list[str]:
 @on("cgroup", among=SOME)
 def test_a_task_killed_and_queued_again_and_the_controller_restarted(cluster: Cluster, tmp_path: Path,
                                                                    undisturbed: RunDir) -> None:
-    """Trial 0 waits at a step, where a rank is killed while there is no controller, and at another one, where SLURM
-    queues the task again. Trial 1 starts after it."""
+    """Trial 0 waits at a step, where a rank is killed while there is no controller, and at another one, until SLURM
+    queues the task again: then it saves. Trial 1 starts after it."""
     write_config(tmp_path)
     output_of(tmp_path, "sweep", "tiny.yaml", "--slurm", "--procs", "2", "--max-parallel", "1", "--name", "s",
               "--no-preflight", "checkpoints.every_steps=2,4", "task._target_=tests.tiny.Fuse",
-              f"task.folder={tmp_path}", "task.at=[20,25]", "task.how=hold", "task.rank=1")
+              f"task.folder={tmp_path}", "task.at=[20,25]", "task.how=wait", "task.rank=1")
     folder = SweepDir(tmp_path / "runs" / "s")
     (array,), task = folder.read().jobs, folder.run(folder.read(), 0)
     until((tmp_path / "blown-0").exists, seconds=START)
@@ -52,6 +52,8 @@ def test_a_task_killed_and_queued_again_and_the_controller_restarted(cluster: Cl
     until(lambda: run_slurm("squeue", "--noheader").code == 0)
     assert array_tasks(array) == {0, 1}
     cluster.run("scontrol", "requeue", f"{array}_0")
+    until(task.attempt(1).stop.exists)
+    (tmp_path / "go").touch()
     cluster.start_again(f"{array}_0")
     until(lambda: states(folder) == ["finished"] * 2, seconds=2 * START)
     ended = [folder.run(folder.read(), number) for number in (0, 1)]

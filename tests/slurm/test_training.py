@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import AttemptStart, NodeDown, Result, Status
 from tests.slurm.cluster import Cluster
 from tests.slurm.kinds import SOME, on
-from tests.slurm.runs import START, TrainingRun
+from tests.slurm.runs import START, TrainingRun, launcher_on
 from tests.tiny import latest, write_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -103,19 +102,7 @@ def test_a_launcher_killed_on_the_second_node(cluster: Cluster, tmp_path: Path, 
     """The launchers of both nodes are started again, in the same allocation."""
     job = TrainingRun(cluster, tmp_path, at="[70]", how="hold")
     job.reach()
-    second = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_launcher(entry, job)]
-    assert len(second) == 1
-    os.kill(second[0], signal.SIGKILL)
+    os.kill(launcher_on(job.job_id, 1), signal.SIGKILL)
     assert job.result() == alone
     assert job.verdict(0).startswith("the node launcher on n2 was killed, or the node failed; the last checkpoint")
     assert "Restarts=0" in cluster.run("scontrol", "show", "job", job.job_id)
-
-
-def is_launcher(process: Path, job: TrainingRun) -> bool:
-    """Whether a process is the launcher of the job on its second node."""
-    with suppress(OSError):
-        command = (process / "cmdline").read_bytes().split(b"\0")
-        return b"submitit.core._submit" in command and command[0] != b"srun" and (
-            {f"SLURM_JOB_ID={job.job_id}".encode(), b"SLURM_NODEID=1"}
-            <= set((process / "environ").read_bytes().split(b"\0")))
-    return False

@@ -197,3 +197,17 @@ def test_the_quanta_are_those_of_the_checkpoint() -> None:
     other.sums[0].load(one.sums[0].state())
     odd = [[torch.tensor([1.0, 2.0**-46])]] * 2
     assert bits(other.step(odd)[0]) == bits(one.step(odd)[0])
+
+
+@pytest.mark.parametrize(("losses", "total"), [((1.0, -3.0), -2.0), ((math.inf, 1.0), math.inf),
+                                               ((-math.inf, 1.0), -math.inf), ((math.inf, -math.inf), math.nan)])
+def test_the_parts_of_the_loss_add_up_to_it(losses: tuple[float, float], total: float) -> None:
+    """As they do on one rank, also if it is NaN or Inf."""
+    ranks = Ranks([torch.zeros(2)], [[0, 1]])
+    ranks.step([[torch.ones(2)], [torch.ones(2)]], losses)
+    exact = ranks.sums[0]
+    parts = []
+    for rank in range(3):
+        exact.world = World(rank=rank, local_rank=rank, size=3, device=CPU)
+        parts.append(exact.loss())
+    assert repr(sum(map(float, parts))) == repr(total)

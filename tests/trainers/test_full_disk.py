@@ -16,7 +16,7 @@ from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.processes import processes_of
 from drumbeat.trainers.report.events import read_events
 from tests.disks import break_disk, fill, mounted
-from tests.processes import until, wait_for_file
+from tests.processes import names_of, until, wait_for_file
 from tests.tiny import latest, write_config
 from tests.trainers.saved_runs import IMAGES, draw_images, run_of
 from tests.warm import run_python
@@ -62,7 +62,7 @@ def test_a_disk_that_is_gone_pauses_the_run_and_loses_nothing(tmp_path: Path, di
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for_file(tmp_path / "blown-0", process)
     run = latest(disk)
-    ranks = [rank for rank in processes_of(View.read(run)) if Path(f"/proc/{rank}/comm").read_text() == "rank0\n"]
+    ranks = [process for process, name in names_of(processes_of(View.read(run))).items() if name == "rank0"]
     log = Path(f"/proc/{ranks[0]}/fd/1")  # its path is hidden soon
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
     (tmp_path / "go").touch()

@@ -186,9 +186,9 @@ def test_a_run_remembers_what_fits(tmp_path: Path, undisturbed: RunDir) -> None:
              "task.at=[40]", "task.rank=1")
     run = latest(tmp_path)
     first, second = (run.attempt(number).log(0).read_text() for number in (0, 1))
-    line = ("memory     rank 1 is out of memory with 6 samples at a time: from here on, each rank computes at most 3 "
-            "at a time")
-    assert first.count(line) == first.count("memory     ") == 1
+    lines = ("memory     rank 1 is out of memory with 6 samples at a time: from here on, each\n"
+             "           rank computes at most 3 at a time\n")
+    assert first.count(lines) == first.count("memory     ") == 1
     assert "memory     " not in second
     assert Result.require(run.result) == Result.require(undisturbed.result)
     assert "micro-batch     at most 3 samples at a time, which fit into memory" in status_text(View.read(run))

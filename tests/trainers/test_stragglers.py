@@ -27,7 +27,7 @@ from drumbeat.trainers.step_times import Times
 from drumbeat.trainers.stragglers import LEAST_INTERVALS, REMEMBER_SECONDS, WINDOW_SECONDS, Stragglers, slowest
 from drumbeat.trainers.tracking import Tracker
 from drumbeat.trainers.world import World
-from tests.processes import until
+from tests.processes import names_of, until
 from tests.tiny import Pictures, drumbeat, latest, write_config
 
 
@@ -284,8 +284,7 @@ def slow_rank(run: RunDir) -> SlowRank:
 @pytest.mark.slow
 def test_a_rank_under_sigstop_is_named_within_a_minute(tmp_path: Path) -> None:
     with training(tmp_path) as run:
-        rank = next(process for process in processes_of(View.read(run))
-                    if Path(f"/proc/{process}/comm").read_text() == "rank1\n")
+        rank = next(process for process, name in names_of(processes_of(View.read(run))).items() if name == "rank1")
         named = threading.Event()
 
         def stop_half_the_time() -> None:

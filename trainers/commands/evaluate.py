@@ -37,6 +37,7 @@ from drumbeat.configs.schema import Config
 from drumbeat.configs.terminal import print_text_only, visible
 from drumbeat.data.bar import Bar
 from drumbeat.data.loader import BatchFetcher, Samples, error_message, one_thread
+from drumbeat.data.sample_names import sample_names
 from drumbeat.data.user_code import CollateError, SampleError
 from drumbeat.trainers.build import (
     Sets,
@@ -207,7 +208,7 @@ def write_report(job: EvaluationJob, results: Results) -> str:
 
 
 def _write_predictions(job: EvaluationJob, results: Results, file: Path) -> None:
-    names = list(job.samples.names()) if hasattr(job.samples, "names") else None
+    names = sample_names(job.samples)
     heading, cells = sample_cells(job.task, results)
     lines = [[names[index] if names else str(index), *row] for index, row in zip(results.indices, cells, strict=True)]
     write_csv(file, ["sample", *heading], lines)

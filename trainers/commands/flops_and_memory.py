@@ -33,6 +33,7 @@ class Memory:
     weights: int
     """Parameters and buffers."""
     gradients: int
+    """With virtual ranks, with their exact sum in float64."""
     optimizer: int
     """The optimizer's state, after its first step."""
     average: int = 0
@@ -76,9 +77,9 @@ def _shape(output: Any) -> list[int]:
 
 
 def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, name: str, inputs: Any,
-           autocast: AbstractContextManager[Any], micro_batch: int) -> Memory:
+           autocast: AbstractContextManager[Any], micro_batch: int, *, exact: bool = False) -> Memory:
     """The memory of a rank in a phase, for micro-batches of `micro_batch` samples. Those of `parameters` are trained
-    that the phase does not freeze; the model is left so.
+    that the phase does not freeze; the model is left so. `exact` says whether their gradients are summed exactly.
 
     Activations are measured with 2 and with `SAMPLES` samples and extrapolated linearly. `autocast` is the context of
     the forward pass; it is entered twice.
@@ -92,7 +93,7 @@ def memory(model: nn.Module, parameters: Sequence[nn.Parameter], phase: Phase, n
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
     return Memory(weights=weights,
-                  gradients=sum(one.nbytes for one in trained),
+                  gradients=sum(one.nbytes + exact * 8 * one.numel() * (1 + one.is_complex()) for one in trained),
                   optimizer=_optimizer_state(model, trained, phase, name),
                   average=weights if phase.average else 0,
                   activations=round(more + each * (micro_batch - SAMPLES)) + size(inputs) * micro_batch // SAMPLES)

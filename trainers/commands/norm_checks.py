@@ -26,7 +26,7 @@ def check_norms(config: Config, name: str, model: nn.Module, frozen: Collection[
     assert phase is not None
     size = phase.batch_size or config.batch_size
     where = f"phases.{name}.batch_size" if phase.batch_size else "batch_size"
-    count = config.virtual_ranks or world_size
+    count, ranks = config.virtual_ranks or world_size, "virtual ranks" if config.virtual_ranks else "ranks"
     shares = [len(shard(size, rank, count)) for rank in range(count)]
     parts = [micro_batches(one, largest(config.micro_batch_size, one)) for one in shares]
     if config.sync_batchnorm and world_size > 1:
@@ -34,9 +34,9 @@ def check_norms(config: Config, name: str, model: nn.Module, frozen: Collection[
         _check_together(config, {len(one) for one in parts}, where, f"a batch of {size} on {world_size} ranks")
     elif min(len(part) for one in parts for part in one) == 1 and any(isinstance(one, nn.BatchNorm1d) for one in norms):
         raise PreflightError(Fault(what="BatchNorm1d cannot be trained on one sample at a time", where=where,
-                                   given=f"a batch of {size} on {count} ranks, in parts of at most "
+                                   given=f"a batch of {size} on {count} {ranks}, in parts of at most "
                                          f"{largest(config.micro_batch_size, max(shares))}",
-                                   remedy="Use a larger batch, fewer ranks, or another micro_batch_size."))
+                                   remedy=f"Use a larger batch, fewer {ranks}, or another micro_batch_size."))
 
 
 def _check_together(config: Config, numbers: Collection[int], where: str, batch: str) -> None:

@@ -212,7 +212,8 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
         batch = max(map(len, micro_batches(len(mine), largest(config.micro_batch_size, len(mine)))))
         try:
             with mode:
-                needed = memory(model, parameters, phase, name, inputs, forward.autocast(), batch)
+                needed = memory(model, parameters, phase, name, inputs, forward.autocast(), batch,
+                                exact=config.virtual_ranks is not None)
         except Exception as error:  # an optimizer or a model of the user's may raise anything
             rows.append((name, str(batch), f"unknown: {type(error).__name__}", "", "", *[""] * averages, "", ""))
             continue
@@ -220,11 +221,13 @@ def _memory(config: Config, model: nn.Module, inputs: Any, mode: AbstractContext
             needed.weights, needed.gradients, needed.optimizer, *[needed.average] * averages, needed.activations,
             needed.total))))
     precision = "bfloat16" if forward.bf16 else "float16" if forward.fp16 else "float32"
+    virtual = f"Gradients: with their sum over {config.virtual_ranks} virtual ranks, 8 bytes for each value. " if (
+        config.virtual_ranks) else ""
     return [f"memory     of each of {ranks} ranks, for one micro-batch" if ranks > 1 else
             "memory     of one rank, for one micro-batch",
             *aligned(rows, right=set(range(1, len(rows[0])))),
-            hang(" " * 11, f"Activations: tensors that autograd saves for the batch, measured with 2 and {SAMPLES} "
-                           f"samples in {precision}. The memory of the libraries is not included.")]
+            hang(" " * 11, f"{virtual}Activations: tensors that autograd saves for the batch, measured with 2 and "
+                           f"{SAMPLES} samples in {precision}. The memory of the libraries is not included.")]
 
 
 def _sheet(config: Config, sets: Sets, file: Path) -> str:

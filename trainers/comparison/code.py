@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumbeat.configs.run.code_files import differing_files, files_of
 from drumbeat.configs.run.code_records import CodeSnapshot, newest_code
-from drumbeat.configs.run.files import DamagedError, open_file, read_text
+from drumbeat.configs.run.files import DamagedError, read_text
 from drumbeat.configs.run.folder import RunDir
 
 MAX_BYTES = 2**20
@@ -36,30 +35,14 @@ def code_difference(first: RunDir, second: RunDir) -> CodeDifference:
     """How the newest copies of the code differ."""
     codes = [newest_code(run.path) for run in (first, second)]
     texts = [_text(code) for code in codes]
-    mine, theirs = (files_of(code) if code else {} for code in codes)
-    if not all(codes):
+    copies = [code for code in codes if code]
+    if len(copies) < 2:
         return CodeDifference(first=texts[0], second=texts[1])
-    differing = [name for name in sorted({*mine, *theirs}) if not _same(mine.get(name), theirs.get(name))]
+    differing = differing_files(*copies)
+    mine, theirs = map(files_of, copies)
     lines = [line for name in differing for line in _diff(name, mine.get(name), theirs.get(name))]
     more = [f"... and {len(lines) - MAX_LINES:,} more lines"] if len(lines) > MAX_LINES else []
     return CodeDifference(first=texts[0], second=texts[1], files=differing, diff="\n".join(lines[:MAX_LINES] + more))
-
-
-def files_of(code: Path) -> dict[str, Path]:
-    """The copied files by their names in the copy, TREE/PATH. Links, and what else is no regular file, are left out."""
-    found = {}
-    for folder, folders, names in os.walk(code):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        if Path(folder) != code:
-            paths = (Path(folder, name) for name in names)
-            found.update({str(path.relative_to(code)): path for path in paths if stat.S_ISREG(path.lstat().st_mode)})
-    return found
-
-
-def content(file: Path) -> bytes:
-    """The content of a file of a copy. Raises `DamagedError` if it is not a regular one."""
-    with open_file(file, None) as opened:
-        return opened.read()
 
 
 def _text(code: Path | None) -> str:
@@ -70,11 +53,6 @@ def _text(code: Path | None) -> str:
     return ", ".join(f"{tree.name} at {tree.commit[:7] or 'no commit'}" + (
         f" with {tree.changed_files} changed file{'s' * (tree.changed_files != 1)}" if tree.changed_files else "")
         for tree in snapshot.trees)
-
-
-def _same(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and one.stat().st_size == other.stat().st_size and (
-        content(one) == content(other))
 
 
 def _diff(name: str, one: Path | None, other: Path | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from drumbeat.configs.layers import leaves
 from drumbeat.configs.load import plain, read
 from drumbeat.configs.run.changes import rule_of
+from drumbeat.configs.run.code_files import content, files_of
 from drumbeat.configs.run.code_records import newest_code
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.run_metrics import run_metrics
@@ -21,7 +22,6 @@ from drumbeat.configs.run.view import View
 from drumbeat.configs.schema import Config
 from drumbeat.configs.secrets import hidden
 from drumbeat.configs.yaml_text import inline
-from drumbeat.trainers.comparison.code import content, files_of
 
 SEED = "seed"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

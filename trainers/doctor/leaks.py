@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from drumbeat.data.images import ImageFiles
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers
+from drumbeat.data.sample_names import sample_groups
 from drumbeat.data.splits import underlying
 from drumbeat.trainers.doctor.findings import Finding, of, plural
 from drumbeat.trainers.doctor.sample_checks import SIDE
@@ -209,6 +210,6 @@ def groups_of(subject: Subject, pattern: str | None) -> dict[str, list[int]]:
 def own_groups(subject: Subject) -> list[str]:
     """The group of each sample as the set names them; empty if it does not know them."""
     try:
-        return list(map(str, subject.samples.groups()))  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):
+        return sample_groups(subject.samples) or []
+    except ValueError:
         return []

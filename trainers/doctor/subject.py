@@ -10,6 +10,7 @@ from pathlib import Path
 from drumbeat.configs.layers import short
 from drumbeat.data.loader import Samples
 from drumbeat.data.order import Integers
+from drumbeat.data.sample_names import sample_names
 from drumbeat.data.sampling import classes_of, labels_of
 from drumbeat.trainers.doctor.sample_checks import SampleCheck, file_of
 
@@ -53,7 +54,7 @@ class Subject:
     @cached_property
     def names(self) -> list[str]:
         """The names of all samples; empty if the set does not name them."""
-        return list(self.samples.names()) if hasattr(self.samples, "names") else []
+        return sample_names(self.samples) or []
 
     def label(self, index: int) -> str:
         """The class of a sample as text; '' without one."""

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save_file
 
 from drumbeat.configs.output_file import replacing
 from drumbeat.configs.run.files import DamagedError, open_file
+from drumbeat.data.sample_names import sample_groups, sample_names
 from drumbeat.trainers.tasks import Results, Task
 from drumbeat.trainers.tasks.classification import Classification
 from drumbeat.trainers.tasks.losses import rows
@@ -77,7 +78,7 @@ def kept_samples(task: Task, results: Results, samples: Any) -> KeptSamples:
     arrays["losses"] = results.losses.numpy()
     if results.weights is not None:
         arrays["weights"] = results.weights.numpy()
-    names = list(samples.names()) if hasattr(samples, "names") else None
+    names = sample_names(samples)
     groups = _groups(samples)
     return KeptSamples(kind=kind, names=[names[index] if names else INDEX.format(index) for index in results.indices],
                        groups=None if groups is None else [groups[index] for index in results.indices],
@@ -113,7 +114,7 @@ def _arrays(task: Task, results: Results) -> tuple[str, dict[str, Array]]:
 def _groups(samples: Any) -> Sequence[str] | None:
     """The groups that a set tells, such as patients."""
     try:
-        return list(samples.groups()) if hasattr(samples, "groups") else None
+        return sample_groups(samples)
     except ValueError:
         return None
 

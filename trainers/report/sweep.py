@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from drumbeat.configs.errors import UserError
 from drumbeat.configs.run.records import Heartbeat
 from drumbeat.configs.run.sweep import Sweep, SweepDir, Trial, differing, names_of
 from drumbeat.configs.run.view import View
+from drumbeat.configs.secrets import HIDDEN, is_secret_name
 from drumbeat.trainers.report import page
 from drumbeat.trainers.report.charts import number
 from drumbeat.trainers.report.history import moment
@@ -52,7 +54,8 @@ def sweep_page(folder: SweepDir) -> str:
         page.section("Values", page.grid(_charts(sweep, order, names, matters))),
         page.section("Trials", page.table(*_table(sweep, [*order, *(row for row in rows if row.best is None)], names))),
         page.section("Sweep", page.facts([
-            ("command", sweep.typed), ("config", sweep.config), ("same in all trials", " ".join(sweep.changes)),
+            ("command", " ".join(map(_hidden, sweep.typed.split()))), ("config", sweep.config),
+            ("same in all trials", " ".join(map(_hidden, sweep.changes))),
             *((f"values of {key}", text) for key, text in sweep.space.items()),
             ("draws", f"{sweep.samples:,}, seed {sweep.seed}" if sweep.samples else "")])),
         page.footer(moment(time.time()), folder.path),
@@ -70,7 +73,7 @@ def ranked(sweep: Sweep, rows: Iterable[Row]) -> list[Row]:
 def _row(folder: SweepDir, sweep: Sweep, trial: Trial) -> Row:
     run = folder.run(sweep, trial.number)
     if not run.plan.exists():
-        return Row(trial=trial)
+        return Row(trial=trial, state="refused" if str(trial.number) in sweep.refused else "waiting")
     try:
         view = View.read(run)
     except (UserError, OSError):
@@ -79,6 +82,12 @@ def _row(folder: SweepDir, sweep: Sweep, trial: Trial) -> Row:
     return Row(trial=trial, id=run.id, state="pruned" if pruned else view.state or "unknown", step=beat.step,
                steps=beat.steps, best=beat.best,
                test=view.result.test if view.result else {})
+
+
+def _hidden(word: str) -> str:
+    """KEY=VALUE, without a value that is probably secret."""
+    key, equals, _ = word.partition("=")
+    return f"{key}={HIDDEN}" if equals and is_secret_name(key.rpartition(".")[2]) else word
 
 
 def _state(rows: Sequence[Row]) -> str:
@@ -106,7 +115,7 @@ def _best(folder: SweepDir, sweep: Sweep, order: Sequence[Row]) -> Iterator[Mark
     if order:
         run = folder.run(sweep, order[0].trial.number)
         yield page.facts([*order[0].trial.values.items(), ("run", run.id)])
-        yield page.listing(f"drumbeat rerun {folder.name}/{run.id.rpartition('-')[2]}")
+        yield page.listing(f"drumbeat rerun {shlex.quote(folder.name)}/{run.id.rpartition('-')[2]}")
 
 
 def _charts(sweep: Sweep, order: Sequence[Row], names: dict[str, str], matters: dict[str, float]

@@ -15,6 +15,7 @@ from drumbeat.configs.run.files import (
     read_end,
     read_text,
     run_folder,
+    write_first,
     write_soon,
     write_text,
 )
@@ -68,3 +69,17 @@ def test_a_private_file_stays_private(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     write_text(file, "b")
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("b", 0o600)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_the_first_text_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """Also on a file system without hard links."""
+    def refused(*given: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    file = tmp_path / "stop.json"
+    assert [write_first(file, "first"), write_first(file, "second")] == [True, False]
+    assert file.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["stop.json"]

@@ -43,6 +43,14 @@ def test_changes_do_not_get_lost(tmp_path: Path) -> None:
     assert sorted(map(int, folder.read().jobs)) == list(range(20))
 
 
+def test_only_those_who_may_change_a_sweep_can_hold_its_locks(tmp_path: Path) -> None:
+    """Any reader could otherwise hold them for ever."""
+    folder = SweepDir(tmp_path)
+    SWEEP.write(folder.record)
+    with folder.changing(), folder.queue_lock():
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in (".sweep.lock", ".queue.lock")] == [0o600] * 2
+
+
 def test_keys_that_differ_and_their_short_names() -> None:
     keys = ["phases.head.optimizer.lr", "phases.finetune.optimizer.lr", "seed", "same"]
     trials = [Trial(number=number, values={key: "1" if key == "same" else str(number) for key in keys})

@@ -228,3 +228,5 @@ def test_the_nodes_without_which_an_attempt_may_succeed(run: RunDir) -> None:
     assert lost(attempt, []) == {}
     NodeUp(host="n1", connection_error="").write(attempt.node_up(0))
     assert lost(attempt, []) == {2: "n3", 3: "n4"}
+    attempt.report(1, NodeDown(exit_code=1, host="n2", message="GPU 1 is lost", check="failed"))
+    assert lost(attempt, []) == {1: "n2", 3: "n4"}

@@ -109,7 +109,16 @@ def test_ranks_and_cores(tmp_path: Path, assignments: list[str], has: dict[str, 
     assert planned(tmp_path, *assignments, **has).topology == topology(*expected)
 
 
+@pytest.mark.parametrize(("have", "least", "expected"), [(1, 1, (1, None)), (2, 1, (2, 1)), (5, 2, (4, 2))])
+def test_a_range_of_nodes(tmp_path: Path, have: int, least: int, expected: tuple[int, int | None]) -> None:
+    """--nodes LEAST-4: as many as the allocation has."""
+    found = planned(tmp_path, "launch.nodes=4", f"launch.min_nodes={least}", nodes=have).topology
+    assert (found.nodes, found.min_nodes) == expected
+
+
 @pytest.mark.parametrize(("assignments", "has", "what", "remedy"), [
+    (["launch.nodes=4", "launch.min_nodes=3"], {}, "the allocation has 2 nodes",
+     "Use --nodes 2, or ask salloc for more: --nodes=N"),
     (["launch.nodes=3"], {}, "the allocation has 2 nodes", "Use --nodes 2, or ask salloc for more: --nodes=N"),
     (["launch.gpus=3"], {"gpus_per_node": 2}, "a node of the allocation has 2 GPUs",
      "Use --gpus 2, or --procs N for ranks on the CPU."),

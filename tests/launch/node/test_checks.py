@@ -55,6 +55,13 @@ def test_a_check_that_does_not_exist_says_nothing_about_the_node() -> None:
     assert "no-such-program" in found.message
 
 
+def test_a_shell_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bash").write_bytes(b"\0")
+    (tmp_path / "bash").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_check("true", never) == Finding("failed", "the node check cannot be run on n7: Exec format error")
+
+
 @pytest.mark.parametrize("command", ["true", "echo all is well | grep -q well", "exec >&- 2>&-; sleep 0.1"])
 def test_a_check_that_passes(command: str) -> None:
     assert run_check(command, never) is None

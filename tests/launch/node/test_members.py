@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from drumbeat.launch.node.members import Members
 from drumbeat.launch.slurm.job import SlurmJob
 from tests.launch.node.stage import Stage
 from tests.launch.tiny_plan import plan
+from tests.processes import until
 
 
 def members(total: int, least: int | None, *numbers: int) -> Members:
@@ -51,6 +53,23 @@ def test_who_takes_part_next(tmp_path: Path) -> None:
     AttemptStart(job="7", members=(2, 4), address="n3", port=1).write(attempt.launch)
     some.join(attempt)
     assert some.numbers == (2, 4)
+
+
+def test_a_disk_that_does_not_answer_on_a_node_that_is_left_out(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its launcher stays, or SLURM would end those of the other nodes."""
+    monkeypatch.setattr("drumbeat.launch.node.members.CHECK_SECONDS", 0.0)
+    run = RunDir(tmp_path)
+    attempt, some = run.claim_attempt(), members(2, 1, 0)
+    attempt.verdict.mkdir()  # which cannot be read, and leaves nothing to check
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(some.wait, run, attempt, 1)
+        until(attempt.node_ready(1).exists)
+        attempt.verdict.rmdir()
+        verdict = Verdict(outcome="stopped", next="restart", message="", step=0)
+        verdict.write(attempt.verdict)
+        assert waiting.result() == verdict
+    assert (some.numbers, some.are_all) == ((0, 1), True)
 
 
 @pytest.mark.parametrize(("first", "second", "kept"), [

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from drumbeat.configs.run.code_records import CodeSnapshot, CodeTree
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import Topology
 from drumbeat.configs.run.replay_records import ReplayedStep
 from drumbeat.configs.run.step_log import StepLog, first_difference, header
 from drumbeat.configs.run.versions import AttemptVersions, Versions
@@ -116,6 +118,29 @@ def test_what_may_be_the_cause(tmp_path: Path) -> None:
         AttemptVersions(versions=Versions(torch=torch_version, device="cpu")).write(run.attempt(0).versions)
     assert differing_keys(one, other) == ["batch_size: 8 in A, 9 in B", "torch was 2.14.0 in A and is 2.14.1 in B"]
     assert differing_keys(one, one) == []
+
+
+def test_what_cannot_be_the_cause_is_not_told(tmp_path: Path) -> None:
+    one, other = made(tmp_path, "aaaaa", 4), made(tmp_path, "bbbbb", 4)
+    with other.config.open("a") as file:
+        file.write("launch: {procs: 1, nodes: 1}\ntracking: {every_steps: 3}\ncheckpoints: {keep: 7}\n")
+    assert differing_keys(one, other) == []
+    write_plan(other, topology=Topology(nodes=1, ranks_per_node=1, device="cpu", cpus_per_rank=2))
+    assert differing_keys(one, other) == ["ranks: 2 in A, 1 in B", "threads of a rank: 1 in A, 2 in B"]
+
+
+def test_files_of_the_code_that_differ_are_named(tmp_path: Path) -> None:
+    """Outside git as well, where the copies have neither a commit nor a number of changed files."""
+    one, other = made(tmp_path, "aaaaa", 4), made(tmp_path, "bbbbb", 4)
+    for run, line in ((one, "SiLU"), (other, "ReLU")):
+        for name, text in (("nets.py", line), ("same.py", "x")):
+            file = run.path / "code" / "lab" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        CodeSnapshot(trees=(CodeTree(name="lab", folder="/lab", files=2),), home="",
+                     folder="lab").write(run.path / "code" / "snapshot.json")
+    assert differing_keys(one, other) == ["code: lab/nets.py"]
+    assert differing_keys(one, made(tmp_path, "ccccc", 4)) == ["code: lab, 2 files in A, not copied in B"]
 
 
 def test_a_run_without_a_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

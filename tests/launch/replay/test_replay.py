@@ -169,3 +169,7 @@ def test_pdb_stops_before_a_ranks_part_of_a_step(flipped: RunDir) -> None:
     assert found is not None
     assert total == found.loss
     assert content(flipped) == before
+    done = run_python([sys.executable, "-m", "drumbeat", "replay", str(flipped.path), "--step", "4", "--debug"],
+                      input="q\n", text=True, capture_output=True, cwd=flipped.all_runs.parent)
+    assert done.returncode == 0 and "BdbQuit" not in done.stderr
+    assert done.stdout.endswith("(Pdb) left before the end of the step\n")

@@ -26,6 +26,7 @@ def test_checkpoints_with_eight_metrics_fit_80_columns(run: RunDir, capsys: pyte
     for step in (1_000_000, 990_000):
         folder = run.checkpoints / f"step-{step:08d}"
         folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
         progress = Progress(step=step, last={"step": step, "phase": "head", **EIGHT})
         CheckpointState(progress=progress).write(folder / "state.json")
     assert main(["checkpoints", str(run.path)]) == 0

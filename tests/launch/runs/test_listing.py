@@ -198,3 +198,13 @@ def test_a_file_that_only_its_owner_may_read_is_damaged_for_others() -> None:
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"damaged    {run.status}: Permission denied")
     states = [line.split()[1:3] for line in done.stdout.partition("---\n")[2].splitlines()]
     assert states == [["name", "state"], ["yours", "damaged"], ["mine", "stopped"]]
+
+
+def test_sizes_are_a_column_if_they_are_asked_for(listed: list[RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+    (listed[0].path / "weights").write_bytes(bytes(12_345_678))
+    assert main(["ls", "--size"]) == 0
+    header, *_, last = capsys.readouterr().out.splitlines()
+    assert (header.split()[-1], last.split()[-2:]) == ("size", ["12.3", "MB"])
+    assert main(["ls", "--size", "--json"]) == 0
+    sizes = [run["bytes"] for run in json.loads(capsys.readouterr().out)]
+    assert sizes[-1] == sum(path.stat().st_size for path in listed[0].path.rglob("*") if path.is_file())

@@ -120,6 +120,7 @@ def test_how_many_ranks_are_left(run: RunDir) -> None:
     assert "\nranks " not in text_of(run)
     AttemptStart(job="17.0.0", address="n1", port=1, ranks=1).write(run.attempt(0).launch)
     assert "\nranks           1 of 2: some nodes are left out, or SLURM had no more\n" in text_of(run)
+    assert "\nranks       1 of 2: some nodes are left out, or SLURM had no more" in why(View.read(run))
 
 
 def test_a_slow_rank_is_named(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

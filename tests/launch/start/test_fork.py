@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from drumbeat.configs.errors import RunError
+from drumbeat.configs.load import read
 from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.folder import RunDir
-from drumbeat.configs.run.fork import Fork, part_of
+from drumbeat.configs.run.fork import Fork
 from drumbeat.configs.run.manifest import checkpoint_path, progress_at, saved_steps
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Result, Saved, Verdict
 from drumbeat.configs.run.step_log import StepLog
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.debug import train
 from drumbeat.launch.backends.typed import command
 from drumbeat.launch.commands.fork import fork
 from drumbeat.launch.commands.main import main
@@ -212,16 +214,26 @@ def test_a_fork_whose_checkpoint_is_lost_in_its_prefix_starts_the_right_part_aga
         if step > 25:
             shutil.rmtree(checkpoint_path(child, step))
     (checkpoint_path(child, 25) / "model.safetensors").write_bytes(b"")
-    with scratch(interval(child, 25, StepLog.read(child))) as replayed:
-        assert part_of(replayed, 24) == part_of(child, 24) is not None
-    with pytest.raises(RunError, match=f"Its parent took the step: drumbeat replay {parent.id}"):
-        interval(child, 10, StepLog.read(child))
     child.result.unlink()
     write_state(child, "failed")
     with pytest.raises(Exception, match="the run continues from step-00000024, where its config was another one"):
         main(["resume", str(child.path), *DEBUG])
     assert main(["resume", str(child.path), *DEBUG]) == 0
     assert without_times(Result.require(child.result)) == without_times(expected)
+
+
+def test_a_fork_replays_the_steps_on_both_sides_of_its_change(folder: Path, parent: RunDir,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that it has computed itself: the last one before it has the parent's config."""
+    child = fork(parent, 25, RATE, options=DEBUG)
+    log = StepLog.read(child)
+    for step, run in ((25, parent), (27, child)):
+        with scratch(interval(child, step, log)) as replayed:
+            assert read(replayed.config).phases == read(run.config).phases
+            train(JobPlan.require(replayed.plan))
+            assert StepLog.read(replayed).step(step) == log.step(step)
+    assert main(["replay", str(child.path), "--step", "23"]) == 2
+    assert "forked from" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_fork_is_shown_as_a_child(folder: Path, parent: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,12 @@ def test_resuming_with_other_processes(cluster: Path) -> None:
     assert (topology.nodes, topology.ranks_per_node, topology.device) == (1, 3, "cpu")
 
 
+def test_a_run_tells_that_it_is_one_of_a_sweep(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cluster / "small.yaml").write_text((cluster / "small.yaml").read_text() + "sweep: {seed: 0..2}\n")
+    assert main([*SUBMIT, "--dry-run"]) == 0
+    assert "sweep: section: drumbeat sweep small.yaml." in " ".join(capsys.readouterr().out.replace("#", "").split())
+
+
 def test_a_range_of_nodes(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As sbatch writes it; a resume keeps the least number."""
     assert main([*SUBMIT, "--nodes", "2-3"]) == 0

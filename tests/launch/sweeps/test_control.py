@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from drumbeat.configs.errors import ConfigError, RunError
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.records import Status
 from drumbeat.configs.run.sweep import Queue, SweepDir
 from drumbeat.launch.commands.main import main
 from drumbeat.launch.sweeps import control
@@ -39,6 +41,15 @@ def test_stopped_and_resumed(tmp_path: Path, debug_here: Callable[[RunDir], None
     assert control.resume(folder) == f"s: 1 to start, 3 to resume\ndrumbeat status {folder.path}"
     assert submitted == [[0, 2, 3, 4]]
     assert (folder.read().halted, folder.read().again) == (False, (0, 2, 3))
+
+
+@pytest.mark.parametrize("end", [control.stop, control.cancel])
+def test_a_pruned_trial_stays_pruned(tmp_path: Path, end: Callable[[SweepDir], str]) -> None:
+    folder = made_sweep(tmp_path, {"seed": "0..2"}, asha=True, pruned=(1,))
+    write_trial(folder, 0, "finished")
+    pruned = write_trial(folder, 1, "stopped")
+    assert end(folder).startswith("s: no more trials start; 0 that ran ")
+    assert Status.require(pruned.status).state == "stopped"
 
 
 def test_a_finished_sweep_is_not_resumed(tmp_path: Path, submitted: list[list[int]]) -> None:
@@ -96,6 +107,51 @@ def test_a_killed_queue_is_started_again(tmp_path: Path, monkeypatch: pytest.Mon
     Queue().write(folder.queue)
     assert look() == 1
     assert look(halted=True) == 1
+
+
+def test_trials_that_could_not_be_started(tmp_path: Path, submitted: list[list[int]],
+                                          capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are said to be refused, and why, and are tried again by `resume` alone."""
+    monkeypatch.setattr(control, "start_queue", lambda folder: pytest.fail("started"))
+    folder = made_sweep(tmp_path, {"seed": "0..1"}, refused={"1": "error: batch_size is 0\n  fix    Raise it"})
+    write_trial(folder, 0, "finished")
+    Queue().write(folder.queue)
+    assert main(["status", str(folder.path)]) == 0
+    text = capsys.readouterr().out
+    assert "state      ended: 1 finished, 1 refused\n" in text
+    assert "refused    trial 1: batch_size is 0\n" in text
+    assert f"resume     drumbeat resume {folder.path}\n" in text
+    assert control.resume(folder).startswith("s: 1 to start, 0 to resume")
+    assert submitted == [[1]] and folder.read().refused == {}
+
+
+def test_a_queue_that_will_not_come_back_is_resumed_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a restart of the machine."""
+    folder = made_sweep(tmp_path, {"seed": "0..1"})
+    Queue(space="before the restart").write(folder.queue)
+    assert main(["status", str(folder.path)]) == 0
+    assert f"queue      not running\nresume     drumbeat resume {folder.path}\n" in capsys.readouterr().out
+
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize("name", ["", "sweep.json", "sweep_config.yaml", "sweep_plan.json"])
+def test_the_sweep_of_another_user_is_executed_only_with_trust(
+        tmp_path: Path, name: str, submitted: list[list[int]], monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """`status` does not start its queue again; `resume` and `sweep --extend` ask."""
+    monkeypatch.setattr(control, "start_queue", lambda folder: pytest.fail("started"))
+    folder = made_sweep(tmp_path, {"seed": "0..1"})
+    Queue().write(folder.queue)
+    os.chown(folder.path / name, NOBODY, NOBODY)
+    assert main(["status", str(folder.path)]) == 0
+    for words in (["resume", str(folder.path)], ["sweep", "--extend", str(folder.path), "seed=0..2"]):
+        assert main(words) == 2
+        assert "another user has written them" in " ".join(capsys.readouterr().err.split())
+    assert main(["resume", str(folder.path), "--trust"]) == 0
+    assert submitted == [[0, 1]]
 
 
 def test_a_sweep_is_resumed_as_it_was_started() -> None:

@@ -58,6 +58,8 @@ def test_distributions(text: str, draw: Draw) -> None:
     ("1,uniform(0,1)", "uniform(...) cannot be one of several values"),
     ("loguniforn(1,2)", "there is no loguniforn(...)"),
     ("1,2,1", "key has the value 1 twice"),
+    ("1,2,", "key has a value without text"),
+    ("0..1e400..1", "the range of key is empty"),
     ("0..9999999", "key has 10,000,000 values"),
 ])
 def test_mistakes(text: str, what: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 from drumbeat.configs.errors import ConfigError, Fault, LaunchError
 from drumbeat.configs.load import read
 from drumbeat.configs.run.folder import RunDir
+from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import Result
 from drumbeat.configs.run.sweep import Queue, Sweep, SweepDir, Trial
 from drumbeat.launch.sweeps import queue
-from drumbeat.launch.sweeps.queue import QueueProcess, locked
+from drumbeat.launch.sweeps.queue import QueueProcess
 from drumbeat.launch.sweeps.states import states_of
 from tests.launch.sweeps.made import made_sweep, write_trial
 from tests.processes import alive, kill_all, until
@@ -76,8 +79,8 @@ def test_trials_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(queue, "start_trial", start)
     one = QueueProcess(folder)
-    assert one.step() and list(one.unable) == [0]
-    assert one.step() and list(one.unable) == [0]
+    assert one.step() and folder.read().refused == {"0": "error: a mistake"}
+    assert one.step() and [*folder.read().refused] == ["0"]
     before = capsys.readouterr().out
     assert "a mistake" in before and "not enough free GPUs" in before
     assert one.step()
@@ -112,12 +115,37 @@ def test_a_rung_is_reached_once(tmp_path: Path, started: list[int], debug_here: 
 def test_one_queue_at_a_time(tmp_path: Path) -> None:
     folder = made_sweep(tmp_path, {"seed": "0..2"})
     assert not folder.queue_is_running()
-    with locked(folder) as first:
+    with folder.queue_lock() as first:
         assert first and folder.queue_is_running()
-        assert Queue.require(folder.queue).pid == os.getpid()
-        with locked(folder) as second:
+        with folder.queue_lock() as second:
             assert second is None
     assert not folder.queue_is_running()
+
+
+def test_a_look_at_the_lock_does_not_keep_a_queue_from_starting(tmp_path: Path) -> None:
+    """`queue_is_running` holds the lock for an instant."""
+    folder = made_sweep(tmp_path, {"seed": "0..2"})
+    with folder.queue_lock():
+        pass
+    with open(tmp_path / "s" / ".queue.lock") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        threading.Timer(0.1, look.close).start()
+        with folder.queue_lock() as lock:
+            assert lock
+
+
+@pytest.mark.slow
+def test_the_queue_that_was_started_is_named(tmp_path: Path) -> None:
+    """And not the one before it, which had this lock; one that cannot start is an error."""
+    folder = made_sweep(tmp_path, {"seed": "0..2"}, halted=True)
+    Queue(pid=1).write(folder.queue)
+    plan = JobPlan.require(folder.plan)
+    replace(plan, folder=str(tmp_path / "missing")).write(folder.plan)
+    with pytest.raises(LaunchError, match="could not be started") as caught:
+        queue.start_queue(folder)
+    assert "FileNotFoundError" in str(caught.value)
+    replace(plan, folder=str(tmp_path)).write(folder.plan)
+    assert queue.start_queue(folder) == Queue.require(folder.queue).pid != 1
 
 
 def states(folder: SweepDir) -> list[str]:

@@ -54,6 +54,9 @@ def test_the_section_of_the_config() -> None:
     assert planned.sweep.space == {LR: "0.001,0.0001", "seed": "5,6"}
     assert planned.sweep.changes == ("batch_size=16",)
     assert resolved("seed=5").sweep.space == {LR: "0.001,0.0001"}
+    Path("small.yaml").write_text(f"{CONFIG}sweep: {{seed: []}}\n")
+    with pytest.raises(UserError, match="seed has no values"):
+        resolved()
     Path("small.yaml").write_text(f"{CONFIG}sweep: [1, 2]\n")
     with pytest.raises(UserError, match="`sweep:` must be a section"):
         resolved()
@@ -81,11 +84,13 @@ def test_mistakes(words: list[str], what: str) -> None:
 
 def test_its_name() -> None:
     made_sweep(Path("runs"), {"seed": "0..1"})
-    with pytest.raises(UserError, match="'s' has runs already"):
+    with pytest.raises(UserError, match="'s' exists already"):
         resolved("seed=0..1", "--name", "s")
     Path("runs/small-sweep").mkdir()
     Path("runs/small-sweep/sweep.json").touch()
     assert resolved("seed=0..1").folder.name == "small-sweep-2"
+    Path("runs/small-sweep-2").mkdir()
+    assert resolved("seed=0..1").folder.name == "small-sweep-3", "another command is checking small-sweep-2"
     assert resolved("seed=0..1", "--name", "t").folder.name == "t"
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from drumbeat.configs.errors import LaunchError, RunError
 from drumbeat.configs.load import load
 from drumbeat.configs.run.plan import JobPlan
-from drumbeat.configs.run.sweep import SweepDir
-from drumbeat.launch.commands.main import main
+from drumbeat.configs.run.sweep import SweepDir, Trial
+from drumbeat.launch.commands.main import main, parse
 from drumbeat.launch.sweeps import start
+from drumbeat.launch.sweeps.resolve import resolve_extension, resolve_sweep
+from tests.launch.sweeps.made import made_sweep
 from tests.launch.tiny_plan import FACTS, write_config
 
 LR = "phases.head.optimizer.lr"
@@ -97,6 +101,39 @@ def test_nothing_is_left_if_slurm_refuses(here: Path, checked: list[Any], capsys
     assert main(["sweep", "small.yaml", "seed=0..3", "--slurm", "--procs", "2", "--no-preflight"]) == 2
     assert "a job array of the sweep's 4 trials" in " ".join(capsys.readouterr().err.split())
     assert not (here / "runs").exists()
+
+
+def test_a_folder_that_another_command_has_made_meanwhile_is_kept(here: Path, capsys: pytest.CaptureFixture[str]
+                                                                  ) -> None:
+    planned = resolve_sweep(parse(["sweep", "small.yaml", "seed=0..3", "--procs", "2", "--no-preflight"]))
+    planned.folder.path.mkdir(parents=True)
+    (planned.folder.path / "theirs").touch()
+    with pytest.raises(LaunchError, match="the sweep's folder cannot be written: File exists"):
+        start.start_sweep(planned)
+    assert (planned.folder.path / "theirs").exists()
+
+
+def test_secrets_are_for_the_owner_alone(here: Path, checked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "start_queue", lambda folder: 42)
+    assert main(["sweep", "small.yaml", "model.token=one,two", "--procs", "2"]) == 0
+    folder = SweepDir(here / "runs" / "small-sweep")
+    with folder.changing() as sweep:
+        sweep.write(folder.record)
+    assert [path.stat().st_mode & 0o077 for path in (folder.record, folder.log)] == [0, 0]
+
+
+def test_an_extension_keeps_the_values_that_a_sampler_has_chosen_meanwhile(here: Path, checked: list[Any],
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "start_queue", lambda folder: 42)
+    folder = made_sweep(here / "runs", {"seed": "randint(0,9)"}, samples=1, sampler="random", trials=(
+        Trial(number=0, values={}),))
+    planned = resolve_extension(parse(["sweep", "--extend", "s", "--sample", "2"]), folder, folder.read())
+    chosen = Trial(number=0, values={"seed": "7"})
+    replace(folder.read(), trials=(chosen,)).write(folder.record)
+    start.extend_sweep(planned)
+    assert folder.read().trials == (chosen, Trial(number=1, values={}))
+    with pytest.raises(RunError, match="another command has extended the sweep"):
+        start.extend_sweep(planned)
 
 
 def test_extended(here: Path, checked: list[Any], capsys: pytest.CaptureFixture[str],

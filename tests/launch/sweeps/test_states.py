@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from drumbeat.configs.run.records import Result
 from drumbeat.launch.sweeps.states import best_of, cells, facts, state_text, states_of, status_text
 from tests.launch.sweeps.made import ID, made_sweep, write_trial
 
@@ -64,3 +65,12 @@ def test_pruned_trials(tmp_path: Path) -> None:
     sweep = folder.read()
     states = states_of(folder, sweep)
     assert ([one.state for one in states], state_text(sweep, states)) == (["finished", "pruned"], "finished")
+
+
+def test_a_trial_that_had_nothing_left_to_do_is_done(tmp_path: Path) -> None:
+    """It was killed after its last step, so its last attempt took none."""
+    folder = made_sweep(tmp_path, {"seed": "0..1"})
+    Result(steps=100, samples_seen=400, overshoot=0, best={}).write(
+        write_trial(folder, 0, "finished", steps=0).result)
+    states = states_of(folder, folder.read())
+    assert (states[0].done, cells(folder, folder.read(), states)[4]) == ("100%", "50%")

@@ -65,3 +65,4 @@ def test_an_error_is_one_screen_in_the_log(folder: SweepDir, capsys: pytest.Capt
     folder.config.write_text("batch_size: many")
     assert main(str(folder.path), "1") == 2
     assert capsys.readouterr().err.startswith("error: ")
+    assert folder.read().refused["1"].startswith("error: ")

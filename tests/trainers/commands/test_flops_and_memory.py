@@ -39,6 +39,8 @@ def test_activations_are_extrapolated_and_frozen_layers_need_no_gradient(tmp_pat
     last = 4 * (20 * 5 + 5)
     assert (needed.weights, needed.gradients, needed.optimizer) == (4 * (10 * 20 + 20) + last, last, 2 * last + 2 * 4)
     assert needed.activations == 8 * 4 * (20 + 10)
+    exact = memory(model, trainable(model), phase, "only", torch.randn(4, 10), torch.enable_grad(), 8, exact=True)
+    assert exact.gradients == last + 8 * (20 * 5 + 5)  # the sum of what is trained, in float64
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, True]
 
 

@@ -37,6 +37,10 @@ def test_a_small_network(tmp_path: Path) -> None:
     assert rows["head"] == ["Linear", "2", "34", "trained"]
     with Image.open(tmp_path / "show.png") as sheet:
         assert min(sheet.size) > 100
+    assert "virtual ranks" not in text
+    text = shown(tmp_path, IMAGES.replace("  transforms:\n", TRANSFORMS), "virtual_ranks=2")
+    assert "Gradients: with their sum over 2 virtual ranks, 8 bytes for each value." in " ".join(text.split())
+    assert f"  {12 * parameters} B  " in text
 
 
 def test_without_the_data(tmp_path: Path) -> None:

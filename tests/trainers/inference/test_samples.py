@@ -46,6 +46,15 @@ def test_they_are_read_as_they_were_written(tmp_path: Path, grouped: bool) -> No
     assert found.arrays["predictions"].tolist() == [0, 1]
 
 
+def test_groups_may_be_an_attribute_of_numbers(tmp_path: Path) -> None:
+    class Numbered:
+        groups = np.array([7, 7, 8])
+
+    write_samples(kept_samples(Classification(), RESULTS, Numbered()), tmp_path / "samples.safetensors")
+    found = read_samples(tmp_path / "samples.safetensors")
+    assert found is not None and found.groups == ["7", "8"]
+
+
 def test_names_and_groups_may_be_paths_and_numbers(tmp_path: Path) -> None:
     """Of a set of the user's."""
     kept = KeptSamples(kind="other", names=[Path("a.png")], groups=[np.int64(7)], outputs=[],  # type: ignore[list-item]

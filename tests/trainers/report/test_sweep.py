@@ -47,6 +47,13 @@ def test_a_damaged_trial(folder: SweepDir) -> None:
     assert "<td>damaged</td>" in sweep_page(folder)
 
 
+def test_secrets_are_not_shown(folder: SweepDir) -> None:
+    replace(folder.read(), typed="drumbeat sweep model.api_key=hunter2 a=b", changes=("model.api_key=hunter2", "a=b")
+            ).write(folder.record)
+    text = sweep_page(folder)
+    assert "hunter2" not in text and "model.api_key=*** a=b" in text
+
+
 def test_what_users_write_is_escaped(folder: SweepDir) -> None:
     replace(folder.read(), typed="drumbeat sweep <script>").write(folder.record)
     assert "&lt;script&gt;" in sweep_page(folder)
