@@ -113,7 +113,7 @@ def test_a_command_reports_what_nobody_has(run: RunDir, monkeypatch: pytest.Monk
 
 
 def test_a_list_of_runs_is_one_process(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ls` may see that a thousand have ended. What cannot be noted down is not reported each time anew."""
+    """`ls` may see that a thousand have ended. What cannot be noted down is not reported again and again."""
     started: list[list[str]] = []
     monkeypatch.setattr(module, "detach", lambda command, *_, **__: started.append(command))
     monkeypatch.setenv("MY_ADDRESS", "json://localhost")

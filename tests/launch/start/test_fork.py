@@ -42,6 +42,8 @@ STEPS, HEAD = 42, 17
 RATE = ["phases.finetune.optimizer.lr=0.01"]
 ADAM = ["phases.finetune.optimizer={_target_: torch.optim.Adam, lr: 0.003}"]
 BATCH = ["batch_size=6"]
+SHORT = ["budget.steps=26"]
+"""For forks of which it matters how they begin."""
 DEBUG = ["--debug", "--no-preflight"]
 COMMON = ["micro_batch_size=null", "tracking.images=0"]
 
@@ -235,7 +237,7 @@ def test_a_fork_replays_the_steps_on_both_sides_of_its_change(folder: Path, pare
 
 
 def test_a_fork_is_shown_as_a_child(folder: Path, parent: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    child = fork(parent, 24, options=DEBUG)
+    child = fork(parent, 24, SHORT, options=DEBUG)
     text = f"{parent.id} at step 24"
     capsys.readouterr()
     assert main(["status", child.id]) == 0
@@ -258,7 +260,7 @@ def test_a_fork_of_a_running_run_does_not_need_it(folder: Path, parent: RunDir) 
     source = RunDir(parent.path.with_name("20260103-000000-ccccc"))
     shutil.copytree(parent.path, source.path)
     write_state(source, "running")
-    child = fork(source, 24, options=[*DEBUG, "--name", "other"])
+    child = fork(source, 24, SHORT, options=[*DEBUG, "--name", "other"])
     assert child.path.parent.name == "other"
     linked = checkpoint_path(child, HEAD) / "model.safetensors"
     assert linked.samefile(checkpoint_path(source, HEAD) / "model.safetensors")
