@@ -111,7 +111,7 @@ class OwnGradients:
     """Digests of this rank's own gradients, before they are averaged or summed over the ranks."""
 
     def __init__(self, replica: torch.nn.Module) -> None:
-        """Without DistributedDataParallel, there are those that it is told of (`see`)."""
+        """Without DistributedDataParallel, there are only those that `see` takes."""
         self.sums: list[Tensor] = []
         if isinstance(replica, DistributedDataParallel):
             self.size = torch.distributed.get_world_size()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from drumbeat.configs.errors import Fault, RunError
@@ -83,6 +84,15 @@ def has_no_weights(path: Path) -> bool:
         return [entry.name for entry in os.scandir(path)] == [REMAINS]
     except OSError:
         return False
+
+
+def newest_state(run: RunDir) -> CheckpointState | None:
+    """The state in the newest checkpoint in which it can be read; None without one."""
+    for step in saved_steps(run):
+        with suppress(DamagedError):
+            if state := CheckpointState.read(checkpoint_path(run, step) / "state.json"):
+                return state
+    return None
 
 
 def damage(path: Path) -> str:

@@ -28,7 +28,7 @@ from drumbeat.configs.run.files import write_text
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork, kept_before, with_kept
 from drumbeat.configs.run.lock import changing
-from drumbeat.configs.run.manifest import checkpoint_path, damage, progress_at, saved_steps
+from drumbeat.configs.run.manifest import checkpoint_path, damage, newest_state, progress_at, saved_steps
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.replay_records import ReplayRequest
 from drumbeat.configs.run.step_log import StepLog
@@ -36,7 +36,6 @@ from drumbeat.configs.run.view import View
 from drumbeat.configs.site import Site
 from drumbeat.launch.backends.backend import backend_of, running_evidence
 from drumbeat.launch.plan.snapshot import Snapshot, copy_snapshot, newest_code
-from drumbeat.launch.start.changed_config import newest_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +100,12 @@ def _logged_steps(run: RunDir, log: StepLog) -> str:
 
 def _config(run: RunDir, step: int) -> str:
     """The config with which a run took a step, as YAML: what resumes have changed there and later is undone."""
-    own, state = reload(run.config), newest_state(run)
-    if state is None or step > state.progress.step:
-        return run.config.read_text(encoding="utf-8")
-    then = kept_before(own.config, state, step)
+    own, state, fork = reload(run.config), newest_state(run), Fork.read(run.fork)
+    then = kept(own.config)
+    if fork and (part := fork.part(step - 1)):
+        then = part.config
+    elif state and step <= state.progress.step:
+        then = kept_before(own.config, state, step)
     if then == kept(own.config):
         return run.config.read_text(encoding="utf-8")
     return reload(run.config, base=with_kept(own.config, then)).as_yaml()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault, RunError
 from drumbeat.configs.load import Loaded, reload
 from drumbeat.configs.run.changes import changes_text, differences, kept, refusals
-from drumbeat.configs.run.checkpoint_records import CheckpointState, Progress
+from drumbeat.configs.run.checkpoint_records import Progress
 from drumbeat.configs.run.ends import continues, end_of, ended_between
-from drumbeat.configs.run.files import DamagedError
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork
-from drumbeat.configs.run.manifest import checkpoint_path, saved_steps
+from drumbeat.configs.run.manifest import newest_state
 from drumbeat.launch.backends.typed import command
 
 
@@ -50,13 +48,3 @@ def changed_config(run: RunDir, assignments: Sequence[str], layout: Mapping[str,
         return loaded, bool(changes)
     note = f"{changes_text(changes).removesuffix(' by resume')}; the run is exact up to step {begun.step:,}"
     return dataclasses.replace(loaded, notes=[*loaded.notes, note]), True
-
-
-def newest_state(run: RunDir) -> CheckpointState | None:
-    """The state in the newest checkpoint in which it can be read; None without one."""
-    for step in saved_steps(run):
-        with suppress(DamagedError):
-            if state := CheckpointState.read(checkpoint_path(run, step) / "state.json"):
-                return state
-    return None
-

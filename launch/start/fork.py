@@ -25,10 +25,9 @@ from drumbeat.configs.run.ends import continues
 from drumbeat.configs.run.files import DamagedError, open_file
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork, kept_before, parts_until, progress_at_step, with_kept
-from drumbeat.configs.run.manifest import checkpoint_path, damage, progress_at, saved_steps
+from drumbeat.configs.run.manifest import checkpoint_path, damage, newest_state, progress_at, saved_steps
 from drumbeat.configs.run.view import View
 from drumbeat.launch.backends.typed import command
-from drumbeat.launch.start.changed_config import newest_state
 
 AT = re.compile(r"([0-9]{1,15})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 """A step, or a percentage of the run's steps."""

@@ -15,7 +15,7 @@ from drumbeat.configs.load import Loaded, find, load, load_site
 from drumbeat.configs.run.changes import exactness
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.fork import Fork
-from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, saved_steps
+from drumbeat.configs.run.manifest import QUARANTINED, checkpoint_path, damage, newest_state, saved_steps
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.run.view import View
@@ -29,7 +29,7 @@ from drumbeat.launch.runs.find import find_run
 from drumbeat.launch.runs.source_run import with_source_run
 from drumbeat.launch.runs.status import with_final_state
 from drumbeat.launch.runs.trust import check_trusted
-from drumbeat.launch.start.changed_config import changed_config, newest_state
+from drumbeat.launch.start.changed_config import changed_config
 from drumbeat.launch.start.fork import forked
 from drumbeat.launch.start.start import Start, locating_faults
 
