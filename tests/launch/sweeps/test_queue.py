@@ -53,6 +53,18 @@ def test_free_slots_are_filled_in_order(tmp_path: Path, started: list[int],
     assert folder.read().again == ()
 
 
+def test_processes_of_trials_that_ended_long_ago_are_not_searched(tmp_path: Path, started: list[int],
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is started again, with a thousand of them, would take half a minute."""
+    asked: list[str] = []
+    monkeypatch.setattr(queue, "running_evidence", lambda view: asked.append(view.run.id[-4:]) or "")
+    folder = made_sweep(tmp_path, {"seed": "0..4"}, slots=4, again=(2,), asha=True, pruned=(1,))
+    for number, state in enumerate(("finished", "stopped", "stopped", "failed")):
+        write_trial(folder, number, state)  # type: ignore[arg-type]
+    QueueProcess(folder).step()
+    assert (asked, started) == (["0002"], [2, 4])
+
+
 def test_a_halted_sweep_starts_nothing(tmp_path: Path, started: list[int],
                                        debug_here: Callable[[RunDir], None]) -> None:
     """The queue stays while trials run."""
