@@ -83,6 +83,8 @@ class QueueProcess:
     """Trials whose end has been seen: they are not looked at again."""
     finished: set[int] = field(default_factory=set)
     """Those of them that nothing can continue."""
+    live: set[int] = field(default_factory=set)
+    """The trials that occupied a slot at the last look. Others that have ended are not searched for processes."""
     seen: Sweep | None = None
     """The sweep as it was at the last look."""
     wait_until: float = 0.0
@@ -116,6 +118,7 @@ class QueueProcess:
         command wants to be resumed, those whose launcher was killed, those that successive halving promotes, and those
         without a run."""
         running, killed, new, damaged = [], [], [], []
+        leaving = {*self.live, *sweep.again, *(promoted(sweep) if sweep.asha else ())}  # which may have processes still
         for trial in sweep.trials:
             if trial.number in self.ended - set(sweep.again):
                 continue
@@ -124,7 +127,7 @@ class QueueProcess:
             except UserError:
                 damaged.append(trial.number)
                 continue
-            if view is not None and running_evidence(view):
+            if view is not None and (trial.number in leaving or not view.ended) and running_evidence(view):
                 running.append(trial.number)
                 self.halve(view, trial.number)
             elif view is None:
@@ -135,16 +138,19 @@ class QueueProcess:
                 self.ended.add(trial.number)
                 if view.state == "finished":
                     self.finished.add(trial.number)
-        wanted = dict.fromkeys([*sweep.again, *killed, *promoted(self.folder.read(), running), *new])
+        self.live = {*running}
+        halved = promoted(self.folder.read(), running) if sweep.asha else []
+        wanted = dict.fromkeys([*sweep.again, *killed, *halved, *new])
         excluded = {*running, *damaged, *self.finished, *map(int, sweep.refused)}
         return running, [sweep.trials[number] for number in wanted if number not in excluded]
 
     def halve(self, view: View, number: int) -> None:
         """Successive halving: records the metric of a running trial at a rung, and stops it there if it is not among
         the best."""
-        sweep, beat = self.folder.read(), view.heartbeat
+        sweep, beat = self.seen or self.folder.read(), view.heartbeat
         if not sweep.asha or beat is None or view.attempt is None:
             return
+        sweep = self.folder.read()
         if reported(sweep, number, beat.step, beat.steps, beat.best) != sweep:
             with self.folder.changing() as sweep:
                 sweep = reported(sweep, number, beat.step, beat.steps, beat.best)

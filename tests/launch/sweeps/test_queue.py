@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,8 +25,8 @@ from drumbeat.launch.sweeps.states import states_of
 from tests.launch.sweeps.made import made_sweep, write_trial
 from tests.processes import alive, kill_all, until
 from tests.runs import write_heartbeat
-from tests.slurm.runs import output_of
 from tests.tiny import drumbeat, latest, write_config
+from tests.warm import run_python
 
 
 @pytest.fixture
@@ -51,6 +51,18 @@ def test_free_slots_are_filled_in_order(tmp_path: Path, started: list[int],
     assert QueueProcess(folder).step()
     assert started == [3, 5, 6]
     assert folder.read().again == ()
+
+
+def test_processes_of_trials_that_ended_long_ago_are_not_searched(tmp_path: Path, started: list[int],
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is started again, with a thousand of them, would take half a minute."""
+    asked: list[str] = []
+    monkeypatch.setattr(queue, "running_evidence", lambda view: asked.append(view.run.id[-4:]) or "")
+    folder = made_sweep(tmp_path, {"seed": "0..4"}, slots=4, again=(2,), asha=True, pruned=(1,))
+    for number, state in enumerate(("finished", "stopped", "stopped", "failed")):
+        write_trial(folder, number, state)  # type: ignore[arg-type]
+    QueueProcess(folder).step()
+    assert (asked, started) == (["0002"], [2, 4])
 
 
 def test_a_halted_sweep_starts_nothing(tmp_path: Path, started: list[int],
@@ -152,32 +164,38 @@ def states(folder: SweepDir) -> list[str]:
     return [one.state for one in states_of(folder, folder.read())]
 
 
+def typed(folder: Path, *words: str) -> str:
+    """What a command prints."""
+    done = run_python([sys.executable, "-m", "drumbeat", *words], cwd=folder, text=True, capture_output=True,
+                      check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return f"{done.stdout}{done.stderr}"
+
+
 @pytest.mark.slow
 def test_a_queue_and_its_trials_are_killed(tmp_path: Path) -> None:
-    """Four trials, two at a time. The queue and then all processes of what runs are killed while one trial waits at a
+    """Three trials, two at a time. The queue and then all processes of what runs are killed while one trial waits at a
     step. `status` starts the queue again, which resumes them, and all compute what single runs compute."""
     write_config(tmp_path)
-    output_of(tmp_path, "sweep", "tiny.yaml", "--procs", "1", "--max-parallel", "2", "--name", "s", "--no-preflight",
-              "seed=0..1", "checkpoints.every_steps=2,4", "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}",
-              "task.at=[20]", "task.how=hold")
+    short = ["phases.finetune=null", "phases.head.epochs=0.6", "checkpoints.every_steps=2"]
+    typed(tmp_path, "sweep", "tiny.yaml", "--procs", "1", "--max-parallel", "2", "--name", "s", "--no-preflight",
+          "seed=0..2", *short, "task._target_=tests.tiny.Fuse", f"task.folder={tmp_path}", "task.at=[5]",
+          "task.how=hold")
     folder = SweepDir(tmp_path / "runs" / "s")
     until((tmp_path / "blown-0").exists, seconds=180)
     process = Queue.require(folder.queue).pid
     os.kill(process, signal.SIGKILL)
     until(lambda: not alive(process) and not folder.queue_is_running())
-    runs = [folder.run(folder.read(), number) for number in range(4)]
+    runs = [folder.run(folder.read(), number) for number in range(3)]
     for run in runs:
         if run.job.exists():
             kill_all(run)
-    assert "the queue had ended early; it runs again as process" in output_of(tmp_path, "status", "s")
-    until(lambda: states(folder) == ["finished"] * 4, seconds=360)
+    assert "the queue had ended early; it runs again as process" in typed(tmp_path, "status", "s")
+    until(lambda: states(folder) == ["finished"] * 3, seconds=360)
     until(lambda: not folder.queue_is_running())
-    singles: dict[int, Any] = {}
-    for seed in (0, 1):
-        drumbeat(tmp_path, "tiny.yaml", "--debug", f"seed={seed}")
-        singles[seed] = Result.require(latest(tmp_path).result)
-    found = [(read(run.config).seed, read(run.config).checkpoints.every_steps, Result.require(run.result))
-             for run in runs]
-    assert found == [(0, 2, singles[0]), (0, 4, singles[0]), (1, 2, singles[1]), (1, 4, singles[1])]
-    assert singles[0].weights_sha256 != singles[1].weights_sha256
-    assert "finished: 4 finished" in output_of(tmp_path, "status", "s")
+    for seed, run in enumerate(runs):
+        drumbeat(tmp_path, "tiny.yaml", "--debug", f"seed={seed}", *short)
+        assert read(run.config).seed == seed
+        assert Result.require(run.result) == Result.require(latest(tmp_path).result)
+    assert len({Result.require(run.result).weights_sha256 for run in runs}) == 3
+    assert any(len([*run.attempts.iterdir()]) > 1 for run in runs)
