@@ -20,6 +20,7 @@ from drumbeat.trainers.tasks import Classification, Task
 from drumbeat.trainers.world import World
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+POINTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
 KEPT = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 
 

@@ -68,8 +68,8 @@ def test_a_runner_has_the_settings_of_its_phase() -> None:
     assert (whole.name, whole.batch_size, whole.clip_norm, whole.scheduler_every) == ("all", 5, 2.0, "epoch")
     assert isinstance(whole.scheduler, torch.optim.lr_scheduler.StepLR)
     assert [one.optimizer.param_groups[0]["lr"] for one in (head, whole)] == [0.5, 0.25]
-    assert {(one.seed, one.micro_batch_size, one.checks_finite, one.loss.mixes) for one in (head, whole)} == {
-        (7, 2, False, False)}
+    assert {(one.seed, one.micro_batches.size, one.checks_finite, one.loss.mixes)
+            for one in (head.gradients, whole.gradients)} == {(7, 2, False, False)}
     assert [len(one.trained) for one in (head, whole)] == [2, 4]
 
 

@@ -65,7 +65,7 @@ def test_a_step_waits_only_for_the_check_of_the_previous_one(gpu: FakeGpu, case:
     name, changes, number, samples = CASES[case]
     phase = runner(gpu, load(name, changes).config, number)
     with gpu.watched():
-        phase.start(gpu.pin(samples), None)
+        phase.start([gpu.pin(samples)], None)
         gpu.acts.clear()
         phase.backward([samples], 0)
         check = phase.update()

@@ -17,7 +17,7 @@ from drumbeat.data.order import key, shard
 from drumbeat.trainers.tasks import Classification
 from drumbeat.trainers.world import World
 from tests.ranks import on_ranks
-from tests.trainers.small_phase import ALONE, KEPT, MIXED, OWN, PARTNER, batch, runner, take
+from tests.trainers.small_phase import ALONE, KEPT, MIXED, OWN, PARTNER, POINTS, batch, runner, take
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -54,7 +54,6 @@ def test_micro_batches_take_their_own_part_of_the_mixed_targets(largest: int) ->
 
 WEIGHT = torch.tensor([1.0, 3.0, 0.5, 0.0])
 CLASSES = torch.tensor([0, 1, 3, 2, 1, 0, 2])
-POINTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
 
 
 def weighted_step(world: World, largest: int | None) -> tuple[float, list[Tensor]]:

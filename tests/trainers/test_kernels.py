@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from drumbeat.trainers.kernels import prefer_determinism, set_precision
-from tests.trainers.test_phase_runner import POINTS, runner
+from tests.trainers.small_phase import POINTS, runner
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from drumbeat.configs.load import load
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.trainers.build import build_sets
 from drumbeat.trainers.checkpoints.state import weights_sha256
+from drumbeat.trainers.gradients import Gradients
 from drumbeat.trainers.guards import IN_A_ROW, FiniteCheck, NotFiniteError
 from drumbeat.trainers.loop import Training
 from drumbeat.trainers.phase_runner import PhaseRunner
@@ -258,7 +259,7 @@ def test_the_host_checks_a_step_when_the_next_one_is_running(tmp_path: Path,
     comparison of the ranks after five, an epoch's end after six. The seventh is not taken, which is known
     in the eighth."""
     acts: list[str] = []
-    for kind, name, act in ((PhaseRunner, "backward", "pass"), (PhaseRunner, "update", "update"),
+    for kind, name, act in ((Gradients, "compute", "pass"), (PhaseRunner, "update", "update"),
                             (FiniteCheck, "passed", "ask")):
         real = getattr(kind, name)
         monkeypatch.setattr(kind, name, lambda *given, real=real, act=act, **named: (
