@@ -15,7 +15,6 @@ from drumbeat.configs.load import load
 from drumbeat.configs.schema import Config
 from drumbeat.data.device import on_device
 from drumbeat.data.loader import Batch
-from drumbeat.data.order import micro_batches
 from drumbeat.data.text import Padded
 from drumbeat.trainers.build import build_forward, build_task, place_model
 from drumbeat.trainers.build_optimizer import build_optimizer
@@ -73,7 +72,7 @@ def test_a_step_waits_only_for_the_check_of_the_previous_one(gpu: FakeGpu, case:
         assert phase.settle(check)
         phase.update()
     assert not gpu.waits, "\n".join(gpu.waits)
-    passes = ["pass"] * len(micro_batches(len(samples.positions), phase.micro_batch_size or len(samples.positions)))
+    passes = ["pass"] * len(phase.gradients.micro_batches.parts(len(samples.positions)))
     assert gpu.acts == [*passes, "update", *passes, "wait", "update"]
 
 
