@@ -18,6 +18,7 @@ from drumbeat.configs.run.records import BackendName
 from drumbeat.configs.schema import Config
 from drumbeat.configs.site import Site
 from drumbeat.configs.trackers import trackers
+from drumbeat.configs.yaml_text import inline
 from drumbeat.launch.plan.gpus import present, usable_together, visible
 from drumbeat.launch.plan.paths import path_faults
 
@@ -103,11 +104,14 @@ def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
                             remedy="Set deterministic: true, or virtual_ranks: null."))
     if config.compile and config.compile.get("dynamic") is not False:
         faults.append(Fault(what="torch.compile chooses kernels by the shapes that it has seen before, and which those "
-                            "are depends on the number of ranks", where="compile", given=given,
+                            "are depends on the number of ranks", where="compile",
+                            given=f"{given}, compile: {inline(config.compile)}",
                             remedy="Let it compile for each shape alone: compile.dynamic=false"))
-    if "max-autotune" in str(config.compile.get("mode")):
-        faults.append(Fault(what="torch.compile chooses kernels by their measured speed", where="compile.mode",
-                            given=f"{given}, mode: {config.compile['mode']}", remedy="Use another mode: default"))
+    options = {"mode": config.compile.get("mode"), **(config.compile.get("options") or {})}
+    if "max-autotune" in str(options["mode"]) or any("max_autotune" in key and on for key, on in options.items()):
+        faults.append(Fault(what="torch.compile chooses kernels by their measured speed", where="compile",
+                            given=f"{given}, compile: {inline(config.compile)}",
+                            remedy="Use another mode, and no max_autotune: compile.mode=default"))
     return faults
 
 

@@ -53,6 +53,8 @@ def test_ranks_and_cores(tmp_path: Path, assignments: list[str], backend: str, c
         "the same bits at any number of ranks need deterministic kernels",
         "torch.compile chooses kernels by the shapes that it has seen before, and which those are depends on the "
         "number of ranks", "torch.compile chooses kernels by their measured speed"]),
+    (["virtual_ranks=2", "compile={dynamic: false, options: {max_autotune: true}}"], "local", 0, [
+        "torch.compile chooses kernels by their measured speed"]),
     (["launch.gpus=3"], "local", 1, ["this machine has 1 GPU"]),
     (["launch.gpus=3"], "local", 2, ["this machine has 2 GPUs"]),
     (["launch.nodes=2"], "local", 0, ["more than one node needs a cluster"]),
