@@ -57,7 +57,11 @@ class Sweep(Record):
     typed: str
     """The command that started it."""
     config: str
-    """The config's file."""
+    """The config's file; of forks, that of the run that they are forked from."""
+    parent: str = ""
+    """The folder of the run that each trial is a fork of; '' if trials begin at step 0."""
+    at: int = 0
+    """The last step that such trials share with that run."""
     changes: tuple[str, ...] = ()
     """The KEY=VALUE that all trials share."""
     space: dict[str, str] = field(default_factory=dict)

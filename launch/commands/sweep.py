@@ -1,4 +1,4 @@
-"""drumbeat sweep CONFIG KEY=A,B ...: trains a config with many values, as one thing."""
+"""drumbeat sweep CONFIG KEY=A,B ...: trains a config, or forks of a run, with many values, as one thing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 HELP = "train a config with many values"
 
 USAGE = """%(prog)s CONFIG KEY=A,B ... [options]
+       %(prog)s RUN --at STEP KEY=A,B ... [options]
        %(prog)s --extend SWEEP [KEY=C,D ...] [--sample N]"""
 
 EPILOG = """values:
@@ -39,10 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage, parser.epilog = USAGE, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("words", nargs="*", metavar="CONFIG", help="a config file or the name of a shipped config, "
-                        "followed by values to try, KEY=A,B")
+                        "or with --at a run, followed by values to try, KEY=A,B")
     size = parser.add_argument_group("trials")
     size.add_argument("--sample", type=integer, metavar="N", help="the number of draws from the distributions")
     size.add_argument("--draw-seed", type=integer, metavar="S", default=0, help="the seed of the draws (default: 0)")
+    size.add_argument("--at", metavar="STEP", help="each trial is a fork of a run, whose last step that all share this "
+                      "is, or a percentage of the run's steps: 600, 60%%")
     size.add_argument("--extend", metavar="SWEEP", help="add values or draws to a sweep")
     size.add_argument("--asha", metavar="METRIC", help="train only the best to their ends, by the "
                       "monitored metric METRIC (successive halving)")

@@ -45,8 +45,7 @@ def resolve_run(args: argparse.Namespace, trial: RunDir | None = None, slots: in
         loaded = dataclasses.replace(loaded, notes=[*loaded.notes, note])
     run_dir = trial or RunDir.new(Path(args.runs), loaded.config.name)
     backend = _backend(args)
-    machine = Machine.here()
-    machine = dataclasses.replace(machine, cpus=max(1, (machine.cpus or 1) // slots))
+    machine = _machine(slots)
     if args.dry_run and (loaded.config.launch.gpus or 0) > len(machine.gpus or ()):
         machine = dataclasses.replace(machine, gpus=tuple(map(str, range(loaded.config.launch.gpus or 0))))
     resources = backend_of(backend).resources(machine)
@@ -66,7 +65,7 @@ def resolve_resume(args: argparse.Namespace, run: str) -> Start:
     if (evidence := running_evidence(view)) and not (args.take_over and not processes_of(view)):
         raise RunError(Fault(what=f"run {run_dir.id} is still running", where=str(run_dir.path), given=evidence,
                              remedy=_still_running_remedy(view)))
-    loaded, changed = changed_config(run_dir, args.words, _previous_layout(view.plan, args),
+    loaded, changed = changed_config(run_dir, args.words, previous_layout(view.plan, args),
                                      finished=view.state == "finished" and not corrupted_weights(view))
     plan = with_references(_plan_like(args, view.plan, loaded, run_dir), loaded.config, view.plan)
     check_references(plan, view.plan)
@@ -101,7 +100,7 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
     source = find_run(run, Path(args.runs))
     check_trusted(source, args)
     before = JobPlan.require(source.plan)
-    loaded = with_source_run(load(source.config, args.words, _previous_layout(before, args)), Path(args.runs))
+    loaded = with_source_run(load(source.config, args.words, previous_layout(before, args)), Path(args.runs))
     if (state := newest_state(source)) and (history := exactness(state.progress.changes)):
         note = f"run {source.id} is {history}; this run has the last values from its start"
         loaded = dataclasses.replace(loaded, notes=[*loaded.notes, note])
@@ -112,24 +111,36 @@ def resolve_rerun(args: argparse.Namespace, run: str) -> Start:
                                   source=source))
 
 
-def resolve_fork(args: argparse.Namespace, run: str) -> Start:
-    """`fork`: the start of a new run that shares the steps of another run up to one of them."""
+def resolve_fork(args: argparse.Namespace, run: str, trial: RunDir | None = None, slots: int = 1) -> Start:
+    """`fork`: the start of a new run that shares the steps of another run up to one of them; or of the first trial of
+    a sweep, as `resolve_run`."""
     source = find_run(run, Path(args.runs))
     check_trusted(source, args)
     before = JobPlan.require(source.plan)
-    loaded, prefix = forked(source, args.at, args.words, _previous_layout(before, args))
-    run_dir = RunDir.new(Path(args.runs), loaded.config.name)
-    plan = with_references(_plan_like(args, before, loaded, run_dir), loaded.config, before)
+    loaded, prefix = forked(source, args.at, args.words, previous_layout(before, args))
+    run_dir = trial or RunDir.new(Path(args.runs), loaded.config.name)
+    backend = _backend(args, None if trial else before)
+    with locating_faults(loaded):
+        like = _plan_like(args, before, loaded, run_dir, backend, slots)
+    plan = with_references(like, loaded.config, before)
     check_references(plan, before)
-    return _with_code(args, Start(run_dir=run_dir, loaded=loaded, plan=plan, source=source, prefix=prefix))
+    spec = Start(run_dir=run_dir, loaded=loaded, plan=plan, source=source, prefix=prefix)
+    return _with_code(args, spec, trial.path.parent if trial else None)
 
 
-def _plan_like(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir) -> JobPlan:
+def _plan_like(args: argparse.Namespace, before: JobPlan, loaded: Loaded, run_dir: RunDir,
+               backend: BackendName | None = None, slots: int = 1) -> JobPlan:
     """The plan of a resumed or repeated run: like an earlier plan, unless flags change it."""
-    backend = _backend(args, before)
-    resources = backend_of(backend).resources(Machine.here())
+    backend = backend or _backend(args, before)
+    resources = backend_of(backend).resources(_machine(slots))
     return plan_job(loaded.config, run_dir=run_dir.path, backend=backend, machine=resources,
                     site=load_site(args.profile) if args.profile else before.site, folder=Path(before.folder))
+
+
+def _machine(slots: int) -> Machine:
+    """This machine for one of `slots` runs at a time, among which its cores are divided."""
+    machine = Machine.here()
+    return dataclasses.replace(machine, cpus=max(1, (machine.cpus or 1) // slots)) if slots > 1 else machine
 
 
 def _backend(args: argparse.Namespace, before: JobPlan | None = None) -> BackendName:
@@ -138,7 +149,7 @@ def _backend(args: argparse.Namespace, before: JobPlan | None = None) -> Backend
     return requested or (before.backend if before and backend_of(before.backend).on_slurm else "local")
 
 
-def _previous_layout(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
+def previous_layout(plan: JobPlan, args: argparse.Namespace) -> dict[str, Any]:
     """The config values that give a run as many ranks and threads as a plan, because its results depend on both. Flags
     override them; with another number of ranks, the cores are divided again."""
     flags, layout = _flags(args), backend_of(plan.backend).layout(plan)

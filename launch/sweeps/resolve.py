@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import ConfigError, Fault
-from drumbeat.configs.load import Loaded, find, load
+from drumbeat.configs.load import Loaded, find, load, reload
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.sweep import Sweep, SweepDir, Trial
 from drumbeat.configs.schema import Config
-from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.gpus import usable_together
 from drumbeat.launch.plan.job import Machine, batch_faults
 from drumbeat.launch.plan.snapshot import newest_code
-from drumbeat.launch.start.resolve import check_flags, resolve_run
+from drumbeat.launch.runs.find import find_run
+from drumbeat.launch.runs.trust import check_trusted
+from drumbeat.launch.start.resolve import check_flags, previous_layout, resolve_fork, resolve_run
 from drumbeat.launch.start.start import Start, locating_faults
 from drumbeat.launch.sweeps import space
 from drumbeat.launch.sweeps.notation import parse_words, section, values_of
 from drumbeat.launch.sweeps.sampler import check_sampler, ends_of
+from drumbeat.launch.sweeps.trial import forked_trial, shared_values
 
 SHARED = ("name", "launch.*", "deterministic", "watchdog.*", "checkpoints.disk_wait_minutes", "notify.*",
           "tracking.to*")
@@ -50,12 +52,14 @@ class Planned:
 
 def resolve_sweep(args: argparse.Namespace) -> Planned:
     """`sweep`: the trials of a new sweep. Raises `UserError` for what is wrong with any of them."""
-    check_flags(args)
+    parent = _parent(args) if args.at is not None else None
+    check_flags(args, fork=parent is not None)
     check_options(args)
-    file = find(next(word for word in args.words if "=" not in word))
+    file = parent.config if parent else find(next(word for word in args.words if "=" not in word))
     typed, written = parse_words([word for word in args.words if "=" in word])
     flags = {"name": args.name} if args.name else {}
-    loaded = load(file, typed, flags | _layout(args))
+    loaded = reload(file, typed, flags | previous_layout(JobPlan.require(parent.plan), args)) if parent else (
+        load(file, typed, flags | _layout(args)))
     changes, varied = _with_section(loaded.sweep, typed, written)
     if not varied:
         raise ConfigError(Fault(what="nothing varies: there is one trial", where="command line",
@@ -76,11 +80,32 @@ def resolve_sweep(args: argparse.Namespace) -> Planned:
                   monitor=loaded.config.evaluation.monitor, mode=loaded.config.evaluation.mode,
                   asha=args.asha is not None, sampler=args.sampler or "")
     slots = None if args.slurm else slots_of(loaded.config, Machine.here(), args.max_parallel)
+    ends = ends_of(sweep) if sweep.sampler else trials
     args = argparse.Namespace(**vars(args) | {"name": folder.name, "words": [str(file), *changes]})
-    spec = resolve_run(args, folder.run(sweep, 0), slots or 1)
+    if parent:  # whose last step has nothing behind it unless the first trial's values add something
+        args.words = [*changes, *ends[0].assignments]
+        spec = resolve_fork(args, str(parent.path), folder.run(sweep, 0), slots or 1)
+        assert spec.prefix
+        sweep = dataclasses.replace(sweep, parent=str(parent.path), at=spec.prefix.fork.step)
+        spec = dataclasses.replace(spec, loaded=dataclasses.replace(loaded, notes=spec.loaded.notes))
+    else:
+        spec = resolve_run(args, folder.run(sweep, 0), slots or 1)
     sweep = dataclasses.replace(sweep, backend=spec.plan.backend, slots=slots or args.max_parallel)
-    planned = Planned(folder=folder, sweep=sweep, spec=spec)
-    return with_checks(planned, ends_of(sweep) if sweep.sampler else trials, file)
+    return with_checks(Planned(folder=folder, sweep=sweep, spec=spec), ends, file)
+
+
+def _parent(args: argparse.Namespace) -> RunDir:
+    """The run that trials are forked from, which is the first word that is no KEY=VALUE, and is taken out of them. As
+    its forks are, they are submitted to SLURM if it was. Raises `UserError`."""
+    names = [word for word in args.words if "=" not in word]
+    if not names:
+        raise ConfigError(Fault(what="no run given", where="command line", given=f"--at {args.at}",
+                                remedy="For example: drumbeat sweep RUN --at 60% KEY=A,B"))
+    parent = find_run(names[0], Path(args.runs))
+    check_trusted(parent, args)
+    args.words = [word for word in args.words if word != names[0]]
+    args.slurm = args.slurm or JobPlan.require(parent.plan).backend == "slurm"
+    return parent
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -97,6 +122,9 @@ def check_options(args: argparse.Namespace) -> None:
                            "Add it: --sample 40"))
         faults += [(f"--sampler and {one} are mutually exclusive", "", f"Remove {one}.") for one, given in (
             ("--asha", args.asha is not None), ("--slurm", args.slurm)) if given]
+    if args.asha is not None and args.at is not None:
+        faults.append(("successive halving compares trials from their beginnings, and forks begin alike",
+                       f"--asha {args.asha} --at {args.at}", "Remove --asha."))
     if faults:
         raise ConfigError(*(Fault(what=what, where="command line", given=given, remedy=remedy)
                             for what, given, remedy in faults))
@@ -115,18 +143,19 @@ def check_metric(config: Config, metric: str | None) -> None:
 def with_checks(planned: Planned, trials: Sequence[Trial], file: Path) -> Planned:
     """The sweep with the configs that the preflight check is to run on, once a few of these trials have been built from
     the config in `file`. Raises `UserError`."""
+    folder, sweep, plan = planned.folder, planned.sweep, planned.spec.plan
     configs: dict[int, Loaded] = {}
 
     def config_of(trial: Trial) -> Loaded:
         if trial.number not in configs:
-            configs[trial.number] = load(file, [*planned.sweep.changes, *trial.assignments],
-                                         {"name": planned.folder.name} | _layout_of(planned.spec))
+            configs[trial.number] = forked_trial(folder, sweep, trial, plan)[0] if sweep.parent else load(
+                file, [*sweep.changes, *trial.assignments], shared_values(folder, plan))
         return configs[trial.number]
 
     for trial in space.covering(trials):
         loaded = config_of(trial)
         with locating_faults(loaded):
-            if faults := batch_faults(loaded.config, planned.spec.plan.topology):
+            if faults := batch_faults(loaded.config, plan.topology):
                 raise ConfigError(*faults)
     shapes = space.structures(trials)
     return dataclasses.replace(planned, checks=[config_of(trial) for trial in shapes[:PREFLIGHTS]],
@@ -149,7 +178,8 @@ def resolve_extension(args: argparse.Namespace, folder: SweepDir, before: Sweep)
     base = load(folder.config)
     spec = Start(run_dir=folder.run(sweep, 0), loaded=base, plan=plan, preflight=not args.no_preflight,
                  code=newest_code(folder.path))
-    shared = dataclasses.replace(sweep, changes=())  # which the config in the sweep's folder contains
+    shared = sweep if sweep.parent else (
+        dataclasses.replace(sweep, changes=()))  # which the config in the sweep's folder contains
     planned = with_checks(Planned(folder=folder, sweep=shared, spec=spec),
                           ends_of(sweep) if sweep.sampler else trials[len(before.trials):], folder.config)
     return dataclasses.replace(planned, sweep=sweep, before=len(before.trials))
@@ -159,7 +189,7 @@ def check_extension(args: argparse.Namespace) -> None:
     """Raises `ConfigError` for what all trials of a sweep have in common."""
     given = [*(word for word in args.words if "=" not in word), *(
         f"--{name.replace('_', '-')}" for name in ("gpus", "procs", "nodes", "slurm", "profile", "name", "draw_seed",
-                                                   "max_parallel", "asha") if getattr(args, name))]
+                                                   "max_parallel", "asha", "at") if getattr(args, name))]
     if given:
         raise ConfigError(Fault(what="a sweep is extended by KEY=VALUE and --sample only", where="command line",
                                 given=" ".join(given), remedy="Remove it."))
@@ -208,8 +238,3 @@ def _layout(args: argparse.Namespace) -> dict[str, Any]:
               "launch.gpus": args.gpus, "launch.procs": args.procs}
     found = {key: value for key, value in values.items() if value is not None}
     return found | ({"launch.gpus": 0} if args.procs is not None and args.gpus is None else {})
-
-
-def _layout_of(spec: Start) -> dict[str, Any]:
-    """The config values that give a trial the processes of the first one."""
-    return backend_of(spec.plan.backend).layout(spec.plan)

@@ -14,6 +14,7 @@ from drumbeat.configs.layers import short
 from drumbeat.configs.load import plain
 from drumbeat.configs.output_file import disk_fault
 from drumbeat.configs.run.files import write_text
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.sweep import Sweep, SweepDir, Trial
 from drumbeat.configs.secrets import literal_secrets
 from drumbeat.launch.backends.backend import backend_of
@@ -121,6 +122,8 @@ def plan_text(planned: Planned, trials: Sequence[Trial]) -> str:
              + (f", and {planned.unchecked:,} more are not checked" if planned.unchecked else "")
              if spec.preflight else "none"),
             ("folder", short(planned.folder.path))]
+    if sweep.parent:
+        rows.insert(1, ("fork of", f"{RunDir(Path(sweep.parent)).id} at step {sweep.at:,}"))
     if sweep.samples is not None:
         rows.insert(1, ("draws", f"{sweep.samples:,}, seed {sweep.seed}"))
     head = "\n".join(hang(f"{label:<11}", text) for label, text in rows)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from drumbeat.configs.errors import headline
@@ -123,7 +125,10 @@ def status_text(folder: SweepDir, sweep: Sweep, states: Sequence[TrialState]) ->
     if left and (lost or state_text(sweep, states) in ("stopped", "ended")):
         typed.append(("resume", sweep_command("resume", folder)))
     if order:
-        typed.append(("repeat", command("rerun", folder.run(sweep, order[0].trial.number))))
+        trial = order[0].trial
+        forks = f"{command('fork', RunDir(Path(sweep.parent)))} --at {sweep.at}" if sweep.parent else ""
+        typed.append(("repeat", f"{forks} {shlex.join([*sweep.changes, *trial.assignments])}" if forks else
+                      command("rerun", folder.run(sweep, trial.number))))
     text = "\n".join([*(row(label, value, WIDTH) for label, value in rows),
                       *(f"{label:<{WIDTH}}{value}" for label, value in [*typed, ("folder", str(folder.path))])])
     return f"{text}\n\n" + "\n".join(table(sweep, states))

@@ -39,7 +39,10 @@ def prepare(folder: SweepDir, number: int) -> int:
         return NOTHING
     if not run.plan.exists():
         run.path.mkdir(parents=True, exist_ok=True)
-        write(new_trial(folder, sweep, sweep.trials[number]))
+        spec = new_trial(folder, sweep, sweep.trials[number])
+        if spec.prefix:
+            spec.prefix.make(run)
+        write(spec)
     elif (view := view_of(folder, sweep, number)) and view.job and view.job.id not in (None, job):
         if not view.ended or view.state == "finished":
             return NOTHING

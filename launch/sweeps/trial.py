@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
+from typing import Any
 
-from drumbeat.configs.load import load
+from drumbeat.configs.load import Loaded, load
+from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.sweep import Sweep, SweepDir, Trial
 from drumbeat.configs.run.view import View
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.runs.status import with_final_state
+from drumbeat.launch.start.fork import Prefix, forked
 from drumbeat.launch.start.resolve import resolve_resume
 from drumbeat.launch.start.start import Start, start
 
 
 def new_trial(folder: SweepDir, sweep: Sweep, trial: Trial) -> Start:
     """The start of a trial that has no run yet. Raises `UserError`."""
-    run, loaded = folder.run(sweep, trial.number), load(folder.config, trial.assignments)
-    plan = dataclasses.replace(JobPlan.require(folder.plan), run_dir=str(run.path),
-                               restarts=loaded.config.launch.restarts)
-    return Start(run_dir=run, loaded=loaded, plan=plan, preflight=False)
+    run, shared = folder.run(sweep, trial.number), JobPlan.require(folder.plan)
+    loaded, prefix = forked_trial(folder, sweep, trial, shared) if sweep.parent else (
+        load(folder.config, trial.assignments), None)
+    plan = dataclasses.replace(shared, run_dir=str(run.path), restarts=loaded.config.launch.restarts)
+    return Start(run_dir=run, loaded=loaded, plan=plan, prefix=prefix, preflight=False)
+
+
+def forked_trial(folder: SweepDir, sweep: Sweep, trial: Trial, shared: JobPlan) -> tuple[Loaded, Prefix]:
+    """The config of a trial that is a fork, in the processes of the plan `shared`. Raises what `forked` raises."""
+    return forked(RunDir(Path(sweep.parent)), str(sweep.at), [*sweep.changes, *trial.assignments],
+                  shared_values(folder, shared))
+
+
+def shared_values(folder: SweepDir, plan: JobPlan) -> dict[str, Any]:
+    """The config values that give all trials the name of the sweep and the processes of a plan."""
+    return {"name": folder.name} | backend_of(plan.backend).layout(plan)
 
 
 def start_trial(folder: SweepDir, sweep: Sweep, trial: Trial) -> None:
