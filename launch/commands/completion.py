@@ -71,6 +71,7 @@ _drumbeat_words() {  # configs; behind the config or the run, KEY=VALUE. bash ma
     compgen -f -X '!*.yaml' -- "$1"
     compgen -d -S / -- "$1"
     _drumbeat_names CONFIGS "$1"
+    if [ "${COMP_WORDS[1]}" = sweep ]; then _drumbeat_runs "$1"; fi
     return
   fi
   number=$COMP_CWORD
@@ -111,6 +112,7 @@ _drumbeat_words() {
   else
     names=(CONFIGS/*.yaml(N:t:r))
     compadd -a names
+    if [[ ${words[1]} = sweep || ${words[2]} = sweep ]]; then _drumbeat_runs; fi
     _files -g '*.yaml'
   fi
 }

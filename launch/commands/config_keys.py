@@ -56,11 +56,12 @@ def config_values(arguments: Sequence[str]) -> Mapping[str, Any]:
     """The values of the config or run that the arguments of a command line name; empty if there is none."""
     names = [word for word in arguments if "=" not in word and not word.startswith("-")]
     try:
-        if any(word in OF_A_RUN for word in arguments):
-            at = next(number for number, word in enumerate(arguments) if word in OF_A_RUN)
-            run = next(word for word in arguments[at + 1:] if not word.startswith("-"))
-            return overlay([run_layer(_run(run, arguments).config)])[0]
-        return next((overlay(file_layers(path))[0] for name in names if (path := _config(name))), {})
+        of_a_run = any(word in (*OF_A_RUN, "--at") for word in arguments)
+        if not of_a_run and (path := next(filter(None, map(_config, names)), None)):
+            return overlay(file_layers(path))[0]
+        verb = next(number for number, word in enumerate(arguments) if word in (*OF_A_RUN, "sweep"))
+        run = next(word for word in arguments[verb + 1:] if not word.startswith("-"))
+        return overlay([run_layer(_run(run, arguments).config)])[0]
     except (UserError, OSError, StopIteration):
         return {}
 

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size = parser.add_argument_group("trials")
     size.add_argument("--sample", type=integer, metavar="N", help="the number of draws from the distributions")
     size.add_argument("--draw-seed", type=integer, metavar="S", default=0, help="the seed of the draws (default: 0)")
-    size.add_argument("--at", metavar="STEP", help="each trial is a fork of a run, whose last step that all share this "
-                      "is, or a percentage of the run's steps: 600, 60%%")
+    size.add_argument("--at", metavar="STEP", help="each trial is a fork of a run at this step, or percentage of its "
+                      "steps: 600, 60%%")
     size.add_argument("--extend", metavar="SWEEP", help="add values or draws to a sweep")
     size.add_argument("--asha", metavar="METRIC", help="train only the best to their ends, by the "
                       "monitored metric METRIC (successive halving)")

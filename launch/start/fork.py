@@ -43,8 +43,8 @@ class Prefix:
 
     def make(self, run: RunDir) -> None:
         """Links the newest intact checkpoint up to the step whose best weights are there, too, into the folder of a new
-        run, together with the curves so far; nothing if there is none. Writes fork.json. What a killed command has linked
-        there is removed first. Raises `OSError`."""
+        run, together with the curves so far; nothing if there is none. Writes fork.json. Removes first what a killed
+        command has linked there. Raises `OSError`."""
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         steps = [step for step in saved_steps(self.parent) if step <= self.fork.step]
         start = next((step for step in steps if self._taken(run, step)), 0)

@@ -17,6 +17,7 @@ from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.plan import JobPlan
 from drumbeat.configs.run.sweep import Sweep, SweepDir, Trial
 from drumbeat.configs.schema import Config
+from drumbeat.launch.backends.backend import backend_of
 from drumbeat.launch.plan.gpus import usable_together
 from drumbeat.launch.plan.job import Machine, batch_faults
 from drumbeat.launch.plan.snapshot import newest_code
@@ -104,7 +105,8 @@ def _parent(args: argparse.Namespace) -> RunDir:
     parent = find_run(names[0], Path(args.runs))
     check_trusted(parent, args)
     args.words = [word for word in args.words if word != names[0]]
-    args.slurm = args.slurm or JobPlan.require(parent.plan).backend == "slurm"
+    backend = backend_of(JobPlan.require(parent.plan).backend)
+    args.slurm = args.slurm or (backend.on_slurm and not backend.attached)
     return parent
 
 

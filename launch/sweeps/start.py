@@ -41,12 +41,12 @@ def start_sweep(planned: Planned, *, dry_run: bool = False) -> int:
     spec, sweep, folder = planned.spec, planned.sweep, planned.folder
     backend = backend_of(sweep.backend)
     print(plan_text(planned, sweep.trials), flush=True)
+    for note in spec.loaded.notes:
+        print(hang("note       ", note), flush=True)
     if dry_run:
         print("\n# Dry run: nothing was started or written.")
         return 0
     backend.check_startable(spec.plan)
-    for note in spec.loaded.notes:
-        print(hang("note       ", note), flush=True)
     with _new_folder(folder.path):
         versions = None
         for loaded in planned.checks if spec.preflight else ():

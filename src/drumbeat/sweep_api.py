@@ -42,21 +42,22 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 
 
-def sweep(config: str | Path | Mapping[str, Any], overrides: Overrides = (), *, sample: int | None = None,
-          draw_seed: int = 0, asha: str | None = None, sampler: str | None = None, max_parallel: int | None = None,
-          gpus: int | None = None, procs: int | None = None, nodes: int | None = None, slurm: bool = False,
-          profile: str | None = None, name: str | None = None, runs: str | Path = "runs", preflight: bool = True,
-          snapshot: bool = True) -> Sweep:
+def sweep(config: str | Path | Mapping[str, Any], overrides: Overrides = (), *, at: int | str | None = None,
+          sample: int | None = None, draw_seed: int = 0, asha: str | None = None, sampler: str | None = None,
+          max_parallel: int | None = None, gpus: int | None = None, procs: int | None = None, nodes: int | None = None,
+          slurm: bool = False, profile: str | None = None, name: str | None = None, runs: str | Path = "runs",
+          preflight: bool = True, snapshot: bool = True) -> Sweep:
     """Starts a sweep and returns it: as `drumbeat sweep CONFIG`, whose options have the same names. Its queue outlives
     this process. `overrides` are words, ["seed=0..4"], or a dict like a config's `sweep:` section: a list or a range is
     one of values to try, a text may be a range or a distribution, "loguniform(1e-5,1e-1)". `config` as of
-    `drumbeat.run`.
+    `drumbeat.run`; with `at`, a step or a percentage ("60%"), it is a run instead, as commands name it, and each trial
+    is a fork of that run at that step.
 
     It prints what the command prints, and returns once the sweep is checked and started or queued. Raises the
     `UserError` of whatever is wrong, and then nothing is left behind.
     """
     return Sweep(started("sweep", config, _words(overrides), {
-        "sample": sample, "draw-seed": draw_seed or None, "asha": asha, "sampler": sampler,
+        "at": at, "sample": sample, "draw-seed": draw_seed or None, "asha": asha, "sampler": sampler,
         "max-parallel": max_parallel, "gpus": gpus, "procs": procs, "nodes": nodes, "slurm": slurm, "profile": profile,
         "name": name, "runs": runs, "no-preflight": not preflight, "no-snapshot": not snapshot}))
 
