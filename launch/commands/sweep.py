@@ -65,10 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--name", help="the folder of the sweep: runs/NAME (default: the config's name and -sweep)")
     what.add_argument("--dry-run", action="store_true", help="print what would run, and start nothing")
     what.add_argument("--no-preflight", action="store_true", help="do not check model, data and cluster first")
+    what.add_argument("--new-code", action="store_true", help="with --at: use the code as it is now, not that run's "
+                      "copy")
     add_runs(what)
     add_trust(what)
     add_no_snapshot(what)
-    parser.set_defaults(debug=False, here=False, detach=False, resume=None, new_code=False, take_over=False)
+    parser.set_defaults(debug=False, here=False, detach=False, resume=None, take_over=False)
 
 
 def resolve(args: argparse.Namespace) -> Planned:

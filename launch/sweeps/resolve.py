@@ -106,7 +106,12 @@ def _parent(args: argparse.Namespace) -> RunDir:
     check_trusted(parent, args)
     args.words = [word for word in args.words if word != names[0]]
     backend = backend_of(JobPlan.require(parent.plan).backend)
-    args.slurm = args.slurm or (backend.on_slurm and not backend.attached)
+    submitted = backend.on_slurm and not backend.attached
+    if submitted and args.sampler and not args.slurm:
+        raise ConfigError(Fault(what="a sampler needs the queue on this machine, and forks of this run are submitted to "
+                                     "SLURM, as it was", where=str(parent.path), given=f"--sampler {args.sampler}",
+                                remedy="Remove it: give each key values or a distribution."))
+    args.slurm = args.slurm or submitted
     return parent
 
 
@@ -191,7 +196,7 @@ def check_extension(args: argparse.Namespace) -> None:
     """Raises `ConfigError` for what all trials of a sweep have in common."""
     given = [*(word for word in args.words if "=" not in word), *(
         f"--{name.replace('_', '-')}" for name in ("gpus", "procs", "nodes", "slurm", "profile", "name", "draw_seed",
-                                                   "max_parallel", "asha", "at") if getattr(args, name))]
+                                                   "max_parallel", "asha", "at", "new_code") if getattr(args, name))]
     if given:
         raise ConfigError(Fault(what="a sweep is extended by KEY=VALUE and --sample only", where="command line",
                                 given=" ".join(given), remedy="Remove it."))
