@@ -108,8 +108,8 @@ def _parent(args: argparse.Namespace) -> RunDir:
     backend = backend_of(JobPlan.require(parent.plan).backend)
     submitted = backend.on_slurm and not backend.attached
     if submitted and args.sampler and not args.slurm:
-        raise ConfigError(Fault(what="a sampler needs the queue on this machine, and forks of this run are submitted to "
-                                     "SLURM, as it was", where=str(parent.path), given=f"--sampler {args.sampler}",
+        raise ConfigError(Fault(what="a sampler needs the queue on this machine, and forks of this run are submitted "
+                                     "to SLURM, as it was", where=str(parent.path), given=f"--sampler {args.sampler}",
                                 remedy="Remove it: give each key values or a distribution."))
     args.slurm = args.slurm or submitted
     return parent
