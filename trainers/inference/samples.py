@@ -72,6 +72,7 @@ class KeptSamples:
                            outputs=self.outputs, arrays={name: array[numbers] for name, array in self.arrays.items()})
 
 
+@torch.no_grad()  # a task may have parameters
 def kept_samples(task: Task, results: Results, samples: Any) -> KeptSamples:
     """What is kept of the results of a set, `samples`."""
     kind, arrays = _arrays(task, results)

@@ -37,7 +37,7 @@ RECIPE = [
     "initialize={weights: start.pth, only: [backbone], rename: {body: backbone}, strict: true}",
     "phases.finetune.freeze=[{type: torch.nn.BatchNorm2d}, head.3.bias]", "recompute=[{type: torch.nn.Conv2d}, head]"]
 """Parts of modern recipes, all of which a drill must leave exact."""
-COMPILED = ["recompute=[]", "compile={backend: eager}", "precision=fp16"]
+COMPILED = ["recompute=[]", "compile={backend: eager, dynamic: false}", "precision=fp16"]
 """Those that exclude recompute. The backend runs the graph as it is, without a compiler."""
 
 

@@ -178,7 +178,7 @@ def test_what_continues_a_run_that_has_ended_early(failed: RunDir, reason: Any, 
     failed.config.write_text(failed.config.read_text().replace(f" {name}: null", f" {name}: {value}"))
     assert main(["resume", "small", "phases.finetune.epochs=99"]) == 2
     error = capsys.readouterr().err
-    assert "given  phase finetune ended after 100 steps\n" in error
+    assert "given  phases.finetune.epochs=99; phase finetune ended after 100 steps\n" in error
     error = " ".join(error.split())
     assert "fix Train it for longer: " in error
     assert f"drumbeat resume {failed.id} {key}=N Or start it again" in error
