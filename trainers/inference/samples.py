@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
@@ -72,10 +73,10 @@ class KeptSamples:
                            outputs=self.outputs, arrays={name: array[numbers] for name, array in self.arrays.items()})
 
 
-@torch.no_grad()  # a task may have parameters
 def kept_samples(task: Task, results: Results, samples: Any) -> KeptSamples:
     """What is kept of the results of a set, `samples`."""
-    kind, arrays = _arrays(task, results)
+    with torch.no_grad():  # a task may have parameters
+        kind, arrays = _arrays(task, results)
     arrays["losses"] = results.losses.numpy()
     if results.weights is not None:
         arrays["weights"] = results.weights.numpy()
