@@ -10,25 +10,6 @@ from drumbeat.configs.run.attempt import Attempt
 from drumbeat.configs.run.folder import RunDir
 from drumbeat.configs.run.records import RankError, StopRequest
 
-CLAIM = """
-import sys
-from pathlib import Path
-from drumbeat.configs.run.folder import RunDir
-run = RunDir(Path(sys.argv[1]))
-sys.stdin.read(1)  # all start at once
-print(*(run.claim_attempt().number for _ in range(25)))
-"""
-
-WRITE_FOREVER = """
-import sys
-from pathlib import Path
-from drumbeat.configs.run.files import write_json
-print("writing", flush=True)
-while True:
-    for letter in "ab":
-        write_json(Path(sys.argv[1]), {"all": letter * 100_000})
-"""
-
 
 def test_the_first_reason_to_stop_stands(tmp_path: Path) -> None:
     attempt = RunDir(tmp_path).claim_attempt()
