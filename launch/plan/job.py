@@ -93,8 +93,9 @@ def _virtual_rank_faults(config: Config, topology: Topology) -> list[Fault]:
     given = f"virtual_ranks: {count}"
     faults = [] if topology.world_size <= count else [
         Fault(what=f"{count} virtual rank{'s' * (count > 1)} cannot be divided among {topology.world_size} ranks",
-              where="virtual_ranks", given=given, remedy=f"Use at most {count} rank{'s' * (count > 1)}. The same bits at any number of ranks "
-              "need the same virtual ranks, so choose as many as the largest number of ranks that may come.")]
+              where="virtual_ranks", given=given,
+              remedy=f"Use at most {count} rank{'s' * (count > 1)}. The same bits at any number of ranks need the same "
+                     "virtual ranks, so choose as many as the largest number of ranks that may come.")]
     faults += [Fault(what=f"{key} {size} is smaller than the number of virtual ranks", where="virtual_ranks",
                      given=f"{given}, {key}: {size}", remedy=f"Use at most {size}, or a larger batch.")
                for key, size in _batch_sizes(config) if size < count]
